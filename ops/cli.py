@@ -1,0 +1,98 @@
+"""The operator's command line, `db`. Each command lives in the module of its topic; this one joins them.
+
+Exit codes are those of shared.errors, documented in docs/DATABASE.md.
+"""
+
+import json
+import logging
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import click
+import typer
+from dotenv import load_dotenv
+from rich.console import Console
+from rich.markup import escape
+
+from ops import dev, embedded, migrate, shell
+from shared import __version__
+from shared.errors import Error
+from shared.settings import get_settings
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+cli = typer.Typer(
+    name="db",
+    help="Look after the PostgreSQL database of this function bundle.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+cli.add_typer(migrate.app, name="migrate")
+cli.add_typer(embedded.app, name="postgres")
+cli.command("dev")(dev.run)
+cli.command("shell", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(shell.run)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)  # noqa: T201
+        raise typer.Exit
+
+
+@cli.callback()
+def prepare(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Read .env, and find this checkout's embedded database where DATABASE_URL is not set."""
+    load_dotenv(".env")
+    embedded.use_if_running()
+
+
+@cli.command("url")
+def url(
+    show_password: Annotated[bool, typer.Option("--show-password", help="Print it in full.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print an object.")] = False,
+) -> None:
+    """Print the connection string that commands use, its password masked."""
+    settings = get_settings()
+    text = settings.database_url.render(password=show_password)
+    if as_json:
+        text = json.dumps({"url": text, "environment": settings.environment})
+    print(text)  # noqa: T201
+
+
+def main() -> NoReturn:
+    """Run a command; every error of ours ends in a sentence, what to do, and its own exit code."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    try:
+        code = cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _say("[bold]Interrupted.[/bold]")
+        sys.exit(INTERRUPTED)
+    except Error as error:
+        report(error)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader, such as `head`, has gone; Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def report(error: Error) -> None:
+    """Print an error of ours to standard error."""
+    sqlstate = f" (SQLSTATE {error.sqlstate})" if error.sqlstate else ""
+    _say(f"[bold red]Error:[/bold red] {escape(error.message)}{sqlstate}")
+    for solution in error.solutions:
+        _say(f"  - {escape(solution)}")
+
+
+def _say(text: str) -> None:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(text)

@@ -1,0 +1,140 @@
+"""The database, as endpoints see it: `from shared import db`.
+
+Each function borrows a connection for one statement and gives it back: one round trip. Statements take parameters as
+`%(name)s` and a mapping, with both drivers; a list goes in as `= ANY(%(ids)s)`. Rows come as dicts. `transaction()`
+holds one connection for several statements.
+
+Every function raises `shared.errors`: PoolTimeout where all connections stay in use, DatabaseUnavailable where the
+database cannot be reached, DeadlineExceeded where the request's time is over, and DatabaseError or a subclass, such as
+UniqueViolation, where the server refused the statement.
+"""
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, LiteralString
+
+from shared import settings
+from shared.db.drivers import Connection, Params, Row, connect
+from shared.db.pool import Pool
+from shared.db.sizes import pool_size
+from shared.db.transaction import Isolation, Transaction
+
+__all__ = [
+    "Isolation",
+    "Row",
+    "Transaction",
+    "close_db",
+    "execute",
+    "execute_many",
+    "fetch_all",
+    "fetch_one",
+    "fetch_value",
+    "get_pool",
+    "open_connection",
+    "stream",
+    "transaction",
+]
+
+_CONNECT_TIMEOUT = 10.0  # seconds, where the URL's connect_timeout does not say
+
+_pool: Pool | None = None
+_lock = threading.Lock()
+
+
+def get_pool() -> Pool:
+    """Give this process's pool, made at the first call; no connection is opened before one is needed.
+
+    Raises ConfigurationError where DATABASE_URL or another variable is missing or wrong.
+    """
+    global _pool
+    if _pool is None:
+        with _lock:
+            if _pool is None:
+                _pool = _make_pool(settings.get_settings())
+    return _pool
+
+
+def use_pool(pool: Pool | None) -> None:
+    """Put another pool in this process's place, or none so that the next call makes one: the tests' way in."""
+    global _pool
+    close_db()
+    with _lock:
+        _pool = pool
+
+
+def open_connection() -> Connection:
+    """Open a connection beside the pool, for what must not wait for one of its; the caller closes it."""
+    current = settings.get_settings()
+    url = current.database_url
+    connect_timeout = float(url.params.get("connect_timeout", 0)) or _CONNECT_TIMEOUT
+    return connect(url, current.database_driver, connect_timeout=connect_timeout)
+
+
+def _make_pool(current: settings.Settings) -> Pool:
+    size = pool_size(current)
+    return Pool(
+        open_connection,
+        max_size=size.max_size,
+        idle_timeout=size.idle_timeout,
+        timeout=size.timeout,
+    )
+
+
+def close_db(grace: float = 5.0) -> None:
+    """Close this process's connections: idle ones now, those in use as they come back, within `grace` seconds.
+
+    Statements that still run then are cancelled. The next statement opens a new pool.
+    """
+    global _pool
+    with _lock:
+        pool, _pool = _pool, None
+    if pool is not None:
+        pool.close(grace)
+
+
+def fetch_one(sql: LiteralString, params: Params = None) -> Row | None:
+    """Give the first row, None where there is none."""
+    with get_pool().lease() as connection:
+        rows = connection.fetch(sql, params)
+    return rows[0] if rows else None
+
+
+def fetch_all(sql: LiteralString, params: Params = None) -> list[Row]:
+    """Give all rows."""
+    with get_pool().lease() as connection:
+        return connection.fetch(sql, params)
+
+
+def fetch_value(sql: LiteralString, params: Params = None) -> Any:
+    """Give the first column of the first row, None where there is no row."""
+    row = fetch_one(sql, params)
+    return None if row is None else next(iter(row.values()))
+
+
+def execute(sql: LiteralString, params: Params = None) -> int:
+    """Run a statement and give the number of rows it touched."""
+    with get_pool().lease() as connection:
+        return connection.execute(sql, params)
+
+
+def execute_many(sql: LiteralString, sequence: Iterable[Mapping[str, Any]]) -> int:
+    """Run a statement for each set of parameters, all or none, and give the number of rows touched in all."""
+    with transaction() as tx:
+        return tx.execute_many(sql, sequence)
+
+
+def stream(sql: LiteralString, params: Params = None, *, batch: int = 500) -> Iterator[Row]:
+    """Give the rows of a large result one by one, `batch` of them a round trip, from a server-side cursor.
+
+    The connection is held until the last row is taken or the iterator is closed.
+    """
+    with transaction(read_only=True) as tx:
+        yield from tx.stream(sql, params, batch=batch)
+
+
+def transaction(*, isolation: Isolation | None = None, read_only: bool = False) -> Transaction:
+    """Open a transaction for a `with` block: committed at its end, rolled back where it raises.
+
+    Inside, use what `with transaction() as tx` gives; the functions of this module use a connection of their own.
+    """
+    return Transaction(get_pool().lease, isolation=isolation, read_only=read_only)

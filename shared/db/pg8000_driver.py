@@ -1,0 +1,205 @@
+"""pg8000 behind the drivers' protocol, for where psycopg's binary cannot be loaded.
+
+Stock pg8000 sends Parse, Describe and Execute as three round trips, and between them a transaction pooler may change
+the server: the result is another client's (PgBouncer issue 1288). Ours sends one statement as one Sync. The methods it
+overrides are private, so requirements.txt pins the version.
+"""
+
+import contextlib
+import re
+import select
+import socket
+import ssl
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, NoReturn
+
+import pg8000.dbapi
+from pg8000.converters import make_params
+from pg8000.core import NULL_BYTE, SYNC_MSG, Context, _flush, _write
+
+from shared import deadline
+from shared.db.drivers import Liveness, Params, Row, error_from, first_line
+from shared.db.tls import system_roots
+from shared.db.url import DatabaseURL
+from shared.errors import ConfigurationError, DatabaseUnavailable, DeadlineExceeded
+
+_PLACEHOLDER = re.compile(r"%(?:\((\w+)\)s|(%)|)")
+# What its errors are made of: its own, and those of the socket, ssl and a handle that is gone.
+_ERRORS = (pg8000.dbapi.Error, OSError, AttributeError)
+
+
+class _OneSyncConnection(pg8000.dbapi.Connection):  # type: ignore[misc]
+    """A pg8000 connection that sends a statement with parameters in one round trip."""
+
+    def execute_unnamed(
+        self, statement: str, vals: tuple[Any, ...] = (), oids: tuple[int, ...] = (), stream: Any = None
+    ) -> Context:
+        if stream is not None:
+            return super().execute_unnamed(statement, vals, oids, stream)
+        context = Context(statement)
+        self.send_PARSE(NULL_BYTE, statement, oids)
+        self.send_BIND(NULL_BYTE, make_params(self.py_types, vals))
+        self._send_message(b"D", b"P" + NULL_BYTE)
+        self.send_EXECUTE()
+        _write(self._sock, SYNC_MSG)
+        _flush(self._sock)
+        self.handle_messages(context)
+        return context
+
+
+class Pg8000Connection:
+    """The drivers' protocol over pg8000. A statement past its deadline costs the connection."""
+
+    def __init__(self, raw: _OneSyncConnection) -> None:
+        self.raw = raw
+        self._socket: socket.socket = raw._usock
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
+
+    @property
+    def closed(self) -> bool:
+        return self.raw._usock is None
+
+    @property
+    def in_transaction(self) -> bool:
+        return bool(self.raw._transaction_status != b"I")
+
+    @property
+    def in_failed_transaction(self) -> bool:
+        return bool(self.raw._transaction_status == b"E")
+
+    def fetch(self, sql: str, params: Params = None) -> list[Row]:
+        context = self._run(sql, params)
+        names = [column["name"] for column in context.columns or ()]
+        return [dict(zip(names, row, strict=True)) for row in context.rows or ()]
+
+    def execute(self, sql: str, params: Params = None) -> int:
+        return max(0, int(self._run(sql, params).row_count))
+
+    def execute_many(self, sql: str, sequence: Iterable[Mapping[str, Any]]) -> int:
+        return sum(self.execute(sql, params) for params in sequence)
+
+    def liveness(self) -> Liveness:
+        # Readable may be the server's farewell or a notification: only reading would tell, so ask for a ping.
+        if self.closed:
+            return "dead"
+        return "unknown" if self._poll.poll(0) else "alive"
+
+    def cancel(self) -> None:
+        # A CancelRequest travels on a connection of its own (manual 54.2.8), unencrypted as libpq's did until 17.
+        request = (16).to_bytes(4, "big") + (80877102).to_bytes(4, "big") + (self.raw._backend_key_data or b"")
+        with contextlib.suppress(*_ERRORS):
+            family, address = self._socket.family, self._socket.getpeername()
+            with socket.socket(family, socket.SOCK_STREAM) as cancel:
+                cancel.settimeout(1.0)
+                cancel.connect(address)
+                cancel.sendall(request)
+                cancel.recv(1)
+
+    def close(self) -> None:
+        with contextlib.suppress(*_ERRORS):
+            self.raw.close()
+
+    def _run(self, sql: str, params: Params) -> Context:
+        self._socket.settimeout(deadline.remaining())
+        try:
+            if params is None:
+                return self.raw.execute_simple(sql)
+            statement, names = _numbered(sql)
+            return self.raw.execute_unnamed(statement, tuple(params[name] for name in names))
+        except _ERRORS as error:
+            if _timed_out(error):
+                self.cancel()
+                self._give_up()
+                raise DeadlineExceeded(
+                    "The statement took longer than the time that was left, and was cancelled."
+                ) from error
+            _raise(error)
+
+    def _give_up(self) -> None:
+        """Close the socket after a timeout, which leaves its buffer in an unknown state."""
+        with contextlib.suppress(OSError):
+            self._socket.close()
+        self.raw._usock = None
+        self.raw._sock = None
+
+
+def connect(url: DatabaseURL, *, connect_timeout: float) -> Pg8000Connection:
+    """Open a connection to the first host that answers. Raises DatabaseUnavailable."""
+    for last, host in enumerate(url.hosts, start=1 - len(url.hosts)):
+        try:
+            raw = _OneSyncConnection(
+                url.user,
+                host=host.name,
+                port=host.port,
+                unix_sock=f"{host.name}/.s.PGSQL.{host.port}" if host.is_socket else None,
+                database=url.database,
+                password=url.password or "",
+                timeout=deadline.bound(connect_timeout),
+                ssl_context=_ssl_context(url),
+                application_name=url.params.get("application_name"),
+            )
+        except _ERRORS as error:
+            if last == 0:
+                _raise(error)
+        else:
+            raw.autocommit = True
+            raw._transaction_status = b"I"
+            return Pg8000Connection(raw)
+    raise AssertionError("a URL names at least one host")
+
+
+def _ssl_context(url: DatabaseURL) -> ssl.SSLContext | bool | None:
+    """Turn sslmode into what pg8000 takes: False is plain, None tries TLS and falls back, a context insists."""
+    mode = url.sslmode or "prefer"
+    if mode in ("disable", "allow") or url.hosts[0].is_socket:
+        return False
+    if mode == "prefer":
+        return None
+    context = ssl.create_default_context()
+    if mode == "require" and "sslrootcert" not in url.params:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    roots = url.params.get("sslrootcert", "system")
+    path = system_roots({}) if roots == "system" else roots
+    try:
+        context.load_verify_locations(cafile=path)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(
+            f"The root certificates that the connection string names cannot be read: {first_line(error)}.",
+            solutions=["Correct sslrootcert, or leave it out to use the system's."],
+        ) from error
+    context.check_hostname = mode == "verify-full"
+    return context
+
+
+@lru_cache(maxsize=512)
+def _numbered(sql: str) -> tuple[str, tuple[str, ...]]:
+    """Turn %(name)s into $1, %% into %, as psycopg does. Raises ConfigurationError for a lone %."""
+    names: dict[str, int] = {}
+
+    def place(match: re.Match[str]) -> str:
+        if match[2]:
+            return "%"
+        if match[1] is None:
+            raise ConfigurationError(
+                "A statement with parameters has a lone %.",
+                solutions=["Write it %%, and parameters %(name)s."],
+            )
+        return f"${names.setdefault(match[1], len(names) + 1)}"
+
+    return _PLACEHOLDER.sub(place, sql), tuple(names)
+
+
+def _timed_out(error: BaseException) -> bool:
+    return isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError)
+
+
+def _raise(error: Exception) -> NoReturn:
+    details = error.args[0] if error.args and isinstance(error.args[0], dict) else None
+    if details is not None:
+        raise error_from(details.get("C"), details.get("M", "no reason given"), details.get("n")) from error
+    reason = error.__cause__ or error
+    raise DatabaseUnavailable(first_line(reason)) from error

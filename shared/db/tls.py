@@ -1,0 +1,76 @@
+"""Which sslmode a connection gets, and which root certificates it is checked against."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from shared.db.url import DatabaseURL
+from shared.errors import ConfigurationError
+
+# From weak to strong (PostgreSQL manual 34.19.3).
+STRENGTH = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
+# psycopg's wheels look for root certificates in a directory that no system has (psycopg issue 1476), so we name the
+# system's own file: Debian and Vercel, Amazon Linux and Lambda, Alpine and macOS.
+SYSTEM_ROOTS = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+)
+
+
+def apply_policy(
+    url: DatabaseURL, *, production_like: bool, force: bool, disable: bool, variable: str = "DATABASE_URL"
+) -> DatabaseURL:
+    """Settle the URL's sslmode by the guides' rule: at least `require` in production, unless switched off by name.
+
+    `force` (DATABASE_SSL) and `disable` (DATABASE_DISABLE_SSL) beat the URL. A database on this machine needs no TLS.
+    Raises ConfigurationError where both are set, or where a production URL asks for less than `require`.
+    """
+    if force and disable:
+        raise ConfigurationError(
+            "DATABASE_SSL and DATABASE_DISABLE_SSL are both true.",
+            solutions=["Remove one of them: the first forces TLS, the second switches it off."],
+        )
+    if disable:
+        return url.with_params(sslmode="disable", sslrootcert=None, sslnegotiation=None, channel_binding=None)
+    mode = url.sslmode
+    needs_tls = force or (production_like and not url.is_local)
+    if needs_tls and mode is not None and not force and is_weak(mode):
+        raise ConfigurationError(
+            f"{variable} has sslmode={mode}, which may send the password and data unencrypted; "
+            f"production needs sslmode=require or better.",
+            solutions=[
+                "Write sslmode=require, or sslmode=verify-full to check the server's certificate too.",
+                "DATABASE_DISABLE_SSL=true switches TLS off; only for a network that you trust.",
+            ],
+        )
+    if needs_tls and (mode is None or is_weak(mode)):
+        mode = "require"
+    return with_roots(url.with_params(sslmode=mode or "prefer"))
+
+
+def is_weak(mode: str) -> bool:
+    """Tell whether libpq may fall back to an unencrypted connection under this sslmode."""
+    return STRENGTH.index(mode) < STRENGTH.index("require")
+
+
+def with_roots(url: DatabaseURL, environ: Mapping[str, str] | None = None) -> DatabaseURL:
+    """Name the system's root certificates where the URL wants them checked and names none that libpq would find."""
+    roots = url.params.get("sslrootcert")
+    wanted = roots == "system" or (roots is None and url.sslmode in ("verify-ca", "verify-full"))
+    if not wanted:
+        return url
+    if roots is None and Path("~/.postgresql/root.crt").expanduser().exists():
+        return url
+    found = system_roots(os.environ if environ is None else environ)
+    # libpq refuses sslrootcert=system with a weaker mode than verify-full, for good reason: keep that rule.
+    mode = "verify-full" if roots == "system" else url.sslmode
+    return url.with_params(sslrootcert=found or "system", sslmode=mode)
+
+
+def system_roots(environ: Mapping[str, str]) -> str | None:
+    """Find the file of root certificates that this system trusts, None where there is none."""
+    candidates = (environ.get("SSL_CERT_FILE", ""), *SYSTEM_ROOTS)
+    return next((path for path in candidates if path and Path(path).is_file()), None)

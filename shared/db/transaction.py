@@ -1,0 +1,121 @@
+"""One transaction on one connection: BEGIN, the statements, COMMIT, and nothing more."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Literal, LiteralString
+
+from shared import deadline
+from shared.db.drivers import Connection, Params, Row
+from shared.db.pool import Lease
+from shared.errors import DatabaseError, Error
+
+Isolation = Literal["read committed", "repeatable read", "serializable"]
+_LEVELS: Mapping[Isolation, str] = {
+    "read committed": " ISOLATION LEVEL READ COMMITTED",
+    "repeatable read": " ISOLATION LEVEL REPEATABLE READ",
+    "serializable": " ISOLATION LEVEL SERIALIZABLE",
+}
+
+
+class Transaction:
+    """What `with transaction() as tx` gives: the functions of `shared.db`, on one connection and in one transaction."""
+
+    def __init__(
+        self, lease: Callable[[], Lease], *, isolation: Isolation | None = None, read_only: bool = False
+    ) -> None:
+        self._make_lease = lease
+        self._begin = "BEGIN" + (_LEVELS[isolation] if isolation else "") + (" READ ONLY" if read_only else "")
+        self._lease: Lease | None = None
+        self._open: Connection | None = None
+        self._names = 0
+
+    def __enter__(self) -> "Transaction":
+        if self._lease is not None:
+            raise RuntimeError("this transaction was entered already: call transaction() for each")
+        self._lease = self._make_lease()
+        connection = self._lease.__enter__()
+        try:
+            connection.execute(self._begin)
+        except BaseException:
+            self._lease.release()
+            raise
+        self._open = connection
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._lease is not None
+        connection, self._open = self._connection, None
+        try:
+            if error is None and connection.in_failed_transaction:
+                connection.execute("ROLLBACK")
+                raise DatabaseError(
+                    "A statement of this transaction had failed, so nothing of it was committed.",
+                    solutions=["Do not catch a statement's error inside the block; use tx.savepoint() around it."],
+                    sqlstate="25P02",
+                )
+            if error is None:
+                connection.execute("COMMIT")
+            elif not connection.closed:
+                # The block's own error is the one to report, and its time may be over.
+                with contextlib.suppress(Error), deadline.fresh(1.0):
+                    connection.execute("ROLLBACK")
+        finally:
+            self._lease.release()
+
+    @property
+    def _connection(self) -> Connection:
+        if self._open is None:
+            raise RuntimeError("this transaction is over: use it inside its `with` block")
+        return self._open
+
+    def fetch_one(self, sql: LiteralString, params: Params = None) -> Row | None:
+        """Give the first row, None where there is none."""
+        rows = self._connection.fetch(sql, params)
+        return rows[0] if rows else None
+
+    def fetch_all(self, sql: LiteralString, params: Params = None) -> list[Row]:
+        """Give all rows."""
+        return self._connection.fetch(sql, params)
+
+    def fetch_value(self, sql: LiteralString, params: Params = None) -> Any:
+        """Give the first column of the first row, None where there is no row."""
+        row = self.fetch_one(sql, params)
+        return None if row is None else next(iter(row.values()))
+
+    def execute(self, sql: LiteralString, params: Params = None) -> int:
+        """Run a statement and give the number of rows it touched."""
+        return self._connection.execute(sql, params)
+
+    def execute_many(self, sql: LiteralString, sequence: Iterable[Mapping[str, Any]]) -> int:
+        """Run a statement for each set of parameters and give the number of rows touched in all."""
+        return self._connection.execute_many(sql, sequence)
+
+    def stream(self, sql: LiteralString, params: Params = None, *, batch: int = 500) -> Iterator[Row]:
+        """Give the rows of a large result one by one, `batch` of them a round trip, from a server-side cursor."""
+        connection, name = self._connection, self._name("cursor")
+        connection.execute(f"DECLARE {name} NO SCROLL CURSOR FOR {sql}", params)
+        while rows := connection.fetch(f"FETCH FORWARD {int(batch)} FROM {name}"):
+            yield from rows
+        connection.execute(f"CLOSE {name}")
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Undo only the block where it raises, and let the transaction go on."""
+        connection, name = self._connection, self._name("savepoint")
+        connection.execute(f"SAVEPOINT {name}")
+        try:
+            yield
+        except BaseException:
+            if not connection.closed:
+                with deadline.fresh(1.0):
+                    connection.execute(f"ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}")
+            raise
+        connection.execute(f"RELEASE SAVEPOINT {name}")
+
+    def _name(self, kind: str) -> str:
+        self._names += 1
+        return f"{kind}_{self._names}"

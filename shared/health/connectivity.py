@@ -1,0 +1,76 @@
+"""Whether the database answers, told within a time that no database, network or resolver can stretch."""
+
+import contextlib
+import logging
+import threading
+import time
+
+from shared import db, deadline
+from shared.errors import Error, PoolTimeout
+
+log = logging.getLogger(__name__)
+
+CHECK_TIMEOUT = 1.5  # seconds for a check to connect and ask
+_POOL_TIMEOUT = 0.3  # seconds for it to wait for a connection of the pool
+_WAIT = 1.8  # seconds for a caller to wait for it: the endpoint promises an answer in 2
+
+
+class _Check:
+    """One attempt to reach the database, in a thread of its own, shared by every caller that comes meanwhile."""
+
+    def __init__(self) -> None:
+        self.begun = time.monotonic()
+        self.done = threading.Event()
+        self.connected = False
+        # A daemon, because a name server that is silent blocks getaddrinfo for long beyond any time of ours.
+        threading.Thread(target=self._run, name="health", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            with deadline.within(CHECK_TIMEOUT):
+                _ask()
+            self.connected = True
+        except Error as error:
+            log.warning("health: %s: %s", error.code, error.message)
+        except Exception:
+            log.exception("health: the check itself failed")
+        finally:
+            self.done.set()
+
+
+def _ask() -> None:
+    try:
+        with db.get_pool().lease(timeout=_POOL_TIMEOUT) as connection:
+            connection.execute("SELECT 1")
+    except PoolTimeout:
+        # Busy is not down: a connection beside the pool tells which it is.
+        with contextlib.closing(db.open_connection()) as connection:
+            connection.execute("SELECT 1")
+
+
+_current: _Check | None = None
+_lock = threading.Lock()
+
+
+def is_connected(timeout: float = _WAIT) -> bool:
+    """Tell whether the database answers a query, in `timeout` seconds at most; every failure is False and logged."""
+    asked = time.monotonic()
+    while True:
+        check = _join()
+        left = asked + timeout - time.monotonic()
+        if not check.done.wait(max(0.0, left)):
+            log.warning("health: no answer within %g s", timeout)
+            return False
+        if check.connected:
+            return True
+        if check.begun >= asked:
+            return False
+        # That one began before this caller asked, so its failure may be old: begin another.
+
+
+def _join() -> _Check:
+    global _current
+    with _lock:
+        if _current is None or _current.done.is_set():
+            _current = _Check()
+        return _current

@@ -1,0 +1,61 @@
+"""Logs as one JSON object a line, where machines read them; plain lines in development.
+
+Modules log through the standard library: `log = logging.getLogger(__name__)`, details in `extra`.
+"""
+
+import json
+import logging
+
+from shared import settings
+from shared.clock import timestamp
+from shared.errors import ConfigurationError
+
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_PLAIN = "%(levelname)s %(name)s: %(message)s"
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a record: time, level, logger, message, what `extra` gave, and the traceback if any."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        details = {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
+        entry = {
+            "time": timestamp(),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **details,
+        }
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return _masked(json.dumps(entry, default=str, ensure_ascii=False))
+
+
+class PlainFormatter(logging.Formatter):
+    """A line for a person."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _masked(super().format(record))
+
+
+def configure() -> None:
+    """Format what the root logger writes; where it has no handler yet, give it one to standard error."""
+    root = logging.getLogger()
+    if not root.handlers:
+        root.addHandler(logging.StreamHandler())
+        root.setLevel(logging.INFO)
+    try:
+        plain = settings.get_settings().environment in ("development", "test")
+    except ConfigurationError:
+        plain = False
+    for handler in root.handlers:
+        handler.setFormatter(PlainFormatter(_PLAIN) if plain else JsonFormatter())
+
+
+def _masked(text: str) -> str:
+    """Star out the database's password, should a driver's text or a traceback ever hold it."""
+    try:
+        password = settings.get_settings().database_url.password
+    except ConfigurationError:
+        return text
+    return text.replace(password, "********") if password and len(password) > 3 else text

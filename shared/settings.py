@@ -1,0 +1,244 @@
+"""The environment, read once and lazily into one frozen object.
+
+`VARIABLES` is the one table of every variable: its default and meaning. The docs and `.env.example` are compared with
+it by a test. Nothing here is read at import: a function whose environment is wrong still starts, and says what is.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, NamedTuple, cast
+
+from shared.db import tls
+from shared.db.url import DatabaseURL, Host
+from shared.errors import ConfigurationError
+
+Environment = Literal["development", "test", "preview", "production"]
+ENVIRONMENTS: tuple[Environment, ...] = ("development", "test", "preview", "production")
+DEFAULT_ADMIN_PASSWORD = "ChangeMe123!"  # noqa: S105 - documented, and refused in production
+
+
+class Variable(NamedTuple):
+    """One environment variable: `default` as a person reads it, `secret` where its value is never shown."""
+
+    name: str
+    default: str
+    meaning: str
+    secret: bool = False
+
+
+VARIABLES = (
+    Variable(
+        "DATABASE_URL",
+        "required; a local database in development",
+        "PostgreSQL connection string",
+        secret=True,
+    ),
+    Variable(
+        "DATABASE_SSL",
+        "true in production and preview, unless the database is on the same machine",
+        "Force TLS everywhere: sslmode=require, unless the URL asks for a stronger one",
+    ),
+    Variable(
+        "DATABASE_DISABLE_SSL",
+        "false",
+        "Switch TLS off, whatever the URL says. Not recommended for production",
+    ),
+    Variable("DATABASE_DRIVER", "psycopg", "`psycopg`, or `pg8000` where psycopg cannot be loaded"),
+    Variable("DATABASE_POOL_MAX", "by where it runs", "Connections that one process may hold at most"),
+    Variable("DATABASE_POOL_IDLE_TIMEOUT", "by where it runs", "Seconds after which an idle connection is closed"),
+    Variable("DATABASE_POOL_TIMEOUT", "10", "Seconds to wait for a connection; 0: as long as the deadline allows"),
+    Variable("APP_ENV", "see below", "`development`, `test`, `preview` or `production`"),
+    Variable("VERCEL_ENV", "set by Vercel", "Read as APP_ENV where that is not set"),
+    Variable("NODE_ENV", "not set", "Read as APP_ENV where neither APP_ENV nor VERCEL_ENV is set"),
+    Variable("MIGRATION_REQUIRE_FORCE", "false", "In production, migrate only with --force or MIGRATION_FORCE=true"),
+    Variable("MIGRATION_DRYRUN", "false", "Show what would be migrated and change nothing"),
+    Variable("MIGRATION_FORCE", "false", "Migrate although MIGRATION_REQUIRE_FORCE=true"),
+    Variable("ADMIN_EMAIL", "admin@example.com", "E-mail address of the first admin user"),
+    Variable(
+        "ADMIN_INITIAL_PASSWORD",
+        f"{DEFAULT_ADMIN_PASSWORD} in development and test; required in production and preview",
+        "Password of the first admin user",
+        secret=True,
+    ),
+    Variable("CORS_ALLOW_ORIGINS", "none", "Origins that browsers may call from, separated by commas, or *"),
+    Variable("REQUEST_TIMEOUT", "25", "Seconds that a request may take where the platform sets no deadline"),
+    Variable("POSTGRES_USER", "chatmaps", "Local database: user name"),
+    Variable("POSTGRES_PASSWORD", "chatmaps_dev_password", "Local database: password", secret=True),
+    Variable("POSTGRES_DB", "chatmaps", "Local database: its name"),
+    Variable("POSTGRES_PORT", "5438", "Local database: its port; `make dev` takes the next free one"),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says. Wrong values raise ConfigurationError; the database's only when it is asked for."""
+
+    environment: Environment
+    database_driver: Literal["psycopg", "pg8000"]
+    migration_require_force: bool
+    migration_dryrun: bool
+    migration_force: bool
+    admin_email: str
+    admin_initial_password: str | None = field(repr=False)
+    cors_allow_origins: tuple[str, ...]
+    request_timeout: float  # seconds
+    commit: str | None  # of the deployment, where the platform tells
+    is_serverless: bool  # Vercel or Lambda: many instances, each frozen at will
+    database_pool_max: int | None
+    database_pool_idle_timeout: float | None  # seconds
+    database_pool_timeout: float | None  # seconds; 0: as long as the deadline allows
+    _environ: Mapping[str, str] = field(repr=False)
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> "Settings":
+        """Read and check every variable but the database's. Raises ConfigurationError naming the variable."""
+        environment = _environment(environ)
+        default_password = None if environment in ("preview", "production") else DEFAULT_ADMIN_PASSWORD
+        return cls(
+            environment=environment,
+            database_driver=cast(
+                Literal["psycopg", "pg8000"],
+                _choice(environ, "DATABASE_DRIVER", ("psycopg", "pg8000")) or "psycopg",
+            ),
+            migration_require_force=_truth(environ, "MIGRATION_REQUIRE_FORCE"),
+            migration_dryrun=_truth(environ, "MIGRATION_DRYRUN"),
+            migration_force=_truth(environ, "MIGRATION_FORCE"),
+            admin_email=_text(environ, "ADMIN_EMAIL") or "admin@example.com",
+            admin_initial_password=_text(environ, "ADMIN_INITIAL_PASSWORD") or default_password,
+            cors_allow_origins=_origins(environ),
+            request_timeout=_number(environ, "REQUEST_TIMEOUT", low=1, high=900) or 25.0,
+            commit=_text(environ, "VERCEL_GIT_COMMIT_SHA") or _text(environ, "APP_COMMIT"),
+            is_serverless=_on_lambda(environ) or "VERCEL" in environ,
+            database_pool_max=_whole_number(environ, "DATABASE_POOL_MAX", low=1, high=100),
+            database_pool_idle_timeout=_number(environ, "DATABASE_POOL_IDLE_TIMEOUT", low=1, high=3600),
+            database_pool_timeout=_number(environ, "DATABASE_POOL_TIMEOUT", low=0, high=900),
+            _environ=environ,
+        )
+
+    @property
+    def is_production_like(self) -> bool:
+        """Tell whether production's rules on TLS and passwords apply: a preview is on the internet too."""
+        return self.environment in ("preview", "production")
+
+    @cached_property
+    def database_url(self) -> DatabaseURL:
+        """Parse DATABASE_URL and settle its TLS. Raises ConfigurationError where it is missing or wrong."""
+        text = _text(self._environ, "DATABASE_URL")
+        if text is not None:
+            url = DatabaseURL.parse(text)
+        elif self.is_production_like:
+            raise ConfigurationError(
+                f"DATABASE_URL is not set, and the environment is {self.environment}.",
+                solutions=["Set it to postgresql://USER:PASSWORD@HOST:5432/DATABASE?sslmode=require."],
+            )
+        else:
+            url = self.local_database
+        return tls.apply_policy(
+            url,
+            production_like=self.is_production_like,
+            force=_truth(self._environ, "DATABASE_SSL"),
+            disable=_truth(self._environ, "DATABASE_DISABLE_SSL"),
+        )
+
+    @property
+    def local_database(self) -> DatabaseURL:
+        """Give the URL of the local development database, from the POSTGRES_* variables."""
+        return DatabaseURL(
+            hosts=(Host("127.0.0.1", _whole_number(self._environ, "POSTGRES_PORT", low=1, high=65535) or 5438),),
+            user=_text(self._environ, "POSTGRES_USER") or "chatmaps",
+            password=_text(self._environ, "POSTGRES_PASSWORD") or "chatmaps_dev_password",
+            database=_text(self._environ, "POSTGRES_DB") or "chatmaps",
+        )
+
+
+_current: Settings | None = None
+
+
+def get_settings() -> Settings:
+    """Give this process's settings, read from its environment at the first call."""
+    global _current
+    if _current is None:
+        _current = Settings.read(dict(os.environ))
+    return _current
+
+
+def reset_settings() -> None:
+    """Forget the settings, so that the next call reads the environment again."""
+    global _current
+    _current = None
+
+
+def _environment(environ: Mapping[str, str]) -> Environment:
+    for name in ("APP_ENV", "VERCEL_ENV", "NODE_ENV"):
+        value = _choice(environ, name, ENVIRONMENTS)
+        if value is not None:
+            return cast(Environment, value)
+    if _on_lambda(environ):
+        return "production"
+    text = _text(environ, "DATABASE_URL")
+    if text is None:
+        return "development"
+    try:
+        return "development" if DatabaseURL.parse(text).is_local else "production"
+    except ConfigurationError:
+        return "production"  # the stricter rules, until the URL can be read; reading it reports what is wrong
+
+
+def _on_lambda(environ: Mapping[str, str]) -> bool:
+    return "AWS_LAMBDA_FUNCTION_NAME" in environ
+
+
+def _text(environ: Mapping[str, str], name: str) -> str | None:
+    """Read a variable; an empty one counts as not set, as most platforms' forms leave it so."""
+    return environ.get(name, "").strip() or None
+
+
+def _choice(environ: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> str | None:
+    value = _text(environ, name)
+    if value is None or value.lower() in allowed:
+        return value.lower() if value else None
+    raise ConfigurationError(f"{name} {_shown(value)}.", solutions=[f"Allowed: {', '.join(allowed)}."])
+
+
+def _truth(environ: Mapping[str, str], name: str) -> bool:
+    value = (_text(environ, name) or "false").lower()
+    if value in ("true", "1", "yes", "on"):
+        return True
+    if value in ("false", "0", "no", "off"):
+        return False
+    raise ConfigurationError(f"{name} {_shown(value)}.", solutions=["Allowed: true, false."])
+
+
+def _number(environ: Mapping[str, str], name: str, *, low: float, high: float) -> float | None:
+    value = _text(environ, name)
+    if value is None:
+        return None
+    if re.fullmatch(r"\d+(\.\d+)?", value) and low <= float(value) <= high:
+        return float(value)
+    raise ConfigurationError(f"{name} {_shown(value)}.", solutions=[f"Allowed: a number from {low:g} to {high:g}."])
+
+
+def _whole_number(environ: Mapping[str, str], name: str, *, low: int, high: int) -> int | None:
+    value = _number(environ, name, low=low, high=high)
+    if value is None or value.is_integer():
+        return None if value is None else int(value)
+    raise ConfigurationError(f"{name} is not a whole number.", solutions=[f"Allowed: {low} to {high}."])
+
+
+def _origins(environ: Mapping[str, str]) -> tuple[str, ...]:
+    origins = tuple(filter(None, (part.strip() for part in environ.get("CORS_ALLOW_ORIGINS", "").split(","))))
+    for origin in origins:
+        if origin != "*" and not re.fullmatch(r"https?://[^/@\s]+", origin):
+            raise ConfigurationError(
+                "CORS_ALLOW_ORIGINS holds something that is not an origin.",
+                solutions=["Write origins such as https://app.example.com, without a path, or * alone."],
+            )
+    return origins
+
+
+def _shown(value: str) -> str:
+    """Repeat a wrong value only where it is too plain to be a secret that was pasted into the wrong field."""
+    return f'is "{value}"' if re.fullmatch(r"[\w.-]{1,12}", value) else "has a value that is not allowed"
