@@ -39,6 +39,42 @@ class DatabaseUnavailable(Error):
     exit_code = 4
 
 
+class TooManyConnections(DatabaseUnavailable):
+    """The server or a pooler has no room for another connection (53300)."""
+
+    code = "too_many_connections"
+
+
+class CannotConnectNow(DatabaseUnavailable):
+    """The server is starting, stopping or recovering (57P03); it may answer in a moment."""
+
+    code = "cannot_connect_now"
+
+
+class ConnectionTimeout(DatabaseUnavailable):
+    """The server did not answer while connecting: a firewall drops packets, or a database at rest wakes up."""
+
+    code = "connection_timeout"
+
+
+class ConnectionFailure(DatabaseUnavailable):
+    """The connection broke while it was being made (08006)."""
+
+    code = "connection_failure"
+
+
+class InvalidPassword(DatabaseUnavailable):
+    """The server refused the user name or the password (28P01)."""
+
+    code = "invalid_password"
+
+
+class UnsupportedStartupParameter(DatabaseUnavailable):
+    """A pooler does not take a parameter of the start-up packet (08P01)."""
+
+    code = "unsupported_startup_parameter"
+
+
 class PoolTimeout(DatabaseUnavailable):
     """Every connection of this process stayed in use for as long as the caller could wait."""
 

@@ -49,7 +49,7 @@ VARIABLES = (
     Variable("DATABASE_DRIVER", "psycopg", "`psycopg`, or `pg8000` where psycopg cannot be loaded"),
     Variable("DATABASE_POOL_MAX", "by where it runs", "Connections that one process may hold at most"),
     Variable("DATABASE_POOL_IDLE_TIMEOUT", "by where it runs", "Seconds after which an idle connection is closed"),
-    Variable("DATABASE_POOL_TIMEOUT", "10", "Seconds to wait for a connection; 0: as long as the deadline allows"),
+    Variable("DATABASE_POOL_TIMEOUT", "15", "Seconds to wait for a connection; 0: as long as the deadline allows"),
     Variable("APP_ENV", "see below", "`development`, `test`, `preview` or `production`"),
     Variable("VERCEL_ENV", "set by Vercel", "Read as APP_ENV where that is not set"),
     Variable("NODE_ENV", "not set", "Read as APP_ENV where neither APP_ENV nor VERCEL_ENV is set"),

@@ -14,10 +14,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, LiteralString
 
 from shared import settings
-from shared.db.drivers import Connection, Params, Row, connect
+from shared.db.connector import Connector
+from shared.db.drivers import Connection, Params, Row
 from shared.db.pool import Pool
+from shared.db.session import limits as session_limits
 from shared.db.sizes import pool_size
 from shared.db.transaction import Isolation, Transaction
+from shared.db.url import DatabaseURL
 
 __all__ = [
     "Isolation",
@@ -35,10 +38,9 @@ __all__ = [
     "transaction",
 ]
 
-_CONNECT_TIMEOUT = 10.0  # seconds, where the URL's connect_timeout does not say
-
 _pool: Pool | None = None
-_lock = threading.Lock()
+_connector: Connector | None = None
+_lock = threading.RLock()
 
 
 def get_pool() -> Pool:
@@ -50,8 +52,44 @@ def get_pool() -> Pool:
     if _pool is None:
         with _lock:
             if _pool is None:
-                _pool = _make_pool(settings.get_settings())
+                current = settings.get_settings()
+                size = pool_size(current)
+                _pool = Pool(
+                    get_connector().open,
+                    max_size=size.max_size,
+                    idle_timeout=size.idle_timeout,
+                    surplus_timeout=size.surplus_timeout,
+                    timeout=size.timeout,
+                    track=current.environment in ("development", "test"),
+                )
     return _pool
+
+
+def get_connector() -> Connector:
+    """Give what opens this process's connections, the pool's and those beside it. Raises ConfigurationError."""
+    global _connector
+    with _lock:
+        if _connector is None:
+            current = settings.get_settings()
+            _connector = Connector(
+                current.database_url,
+                driver=current.database_driver,
+                limits=session_limits(
+                    request_timeout=current.request_timeout, idle_timeout=pool_size(current).idle_timeout
+                ),
+                refresh=_read_url_again,
+            )
+        return _connector
+
+
+def _read_url_again() -> DatabaseURL:
+    settings.reset_settings()
+    return settings.get_settings().database_url
+
+
+def open_connection() -> Connection:
+    """Open a connection beside the pool, for what must not wait for one of its; the caller closes it."""
+    return get_connector().open()
 
 
 def use_pool(pool: Pool | None) -> None:
@@ -62,32 +100,14 @@ def use_pool(pool: Pool | None) -> None:
         _pool = pool
 
 
-def open_connection() -> Connection:
-    """Open a connection beside the pool, for what must not wait for one of its; the caller closes it."""
-    current = settings.get_settings()
-    url = current.database_url
-    connect_timeout = float(url.params.get("connect_timeout", 0)) or _CONNECT_TIMEOUT
-    return connect(url, current.database_driver, connect_timeout=connect_timeout)
-
-
-def _make_pool(current: settings.Settings) -> Pool:
-    size = pool_size(current)
-    return Pool(
-        open_connection,
-        max_size=size.max_size,
-        idle_timeout=size.idle_timeout,
-        timeout=size.timeout,
-    )
-
-
 def close_db(grace: float = 5.0) -> None:
     """Close this process's connections: idle ones now, those in use as they come back, within `grace` seconds.
 
     Statements that still run then are cancelled. The next statement opens a new pool.
     """
-    global _pool
+    global _pool, _connector
     with _lock:
-        pool, _pool = _pool, None
+        pool, _pool, _connector = _pool, None, None
     if pool is not None:
         pool.close(grace)
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Protocol
 
-from shared import errors
 from shared.db.url import DatabaseURL
 
 Row = dict[str, Any]
@@ -41,6 +40,10 @@ class Connection(Protocol):
         """Run one statement once for each set of parameters and give the rows touched in all."""
         ...
 
+    def parameter(self, name: str) -> str | None:
+        """Give what the server last reported of one of its settings (manual 54.2.7): no round trip."""
+        ...
+
     def liveness(self) -> Liveness:
         """Tell without a round trip whether the server has hung up; `unknown` wants a ping."""
         ...
@@ -55,7 +58,7 @@ class Connection(Protocol):
 
 
 def connect(url: DatabaseURL, driver: str, *, connect_timeout: float) -> Connection:
-    """Open a connection within `connect_timeout` seconds and the deadline.
+    """Open a connection within `connect_timeout` seconds for each host, and the deadline.
 
     Raises DatabaseUnavailable. Only the driver that is asked for is imported.
     """
@@ -66,34 +69,3 @@ def connect(url: DatabaseURL, driver: str, *, connect_timeout: float) -> Connect
     from shared.db import psycopg_driver
 
     return psycopg_driver.connect(url, connect_timeout=connect_timeout)
-
-
-_BY_SQLSTATE: Mapping[str, type[errors.DatabaseError]] = {
-    "23502": errors.NotNullViolation,
-    "23503": errors.ForeignKeyViolation,
-    "23505": errors.UniqueViolation,
-    "23514": errors.CheckViolation,
-    "40001": errors.SerializationFailure,
-    "40P01": errors.DeadlockDetected,
-    "42P01": errors.UndefinedTable,
-    "55P03": errors.LockNotAvailable,
-    "57014": errors.QueryCanceled,
-}
-
-# The server ends the connection, or never gave one (PostgreSQL manual, appendix A): class 08, and these.
-_CONNECTION_LOST = ("25P03", "25P04", "53300", "57P01", "57P02", "57P03", "57P04", "57P05")
-
-
-def error_from(sqlstate: str | None, message: str, constraint: str | None = None) -> errors.Error:
-    """Give the error of ours for what a server or driver said; without a SQLSTATE the connection failed."""
-    if sqlstate is None or sqlstate.startswith("08") or sqlstate in _CONNECTION_LOST:
-        return errors.DatabaseUnavailable(message, sqlstate=sqlstate)
-    kind = _BY_SQLSTATE.get(sqlstate)
-    if kind is None:
-        kind = errors.IntegrityError if sqlstate.startswith("23") else errors.DatabaseError
-    return kind(message, sqlstate=sqlstate, constraint=constraint)
-
-
-def first_line(text: object) -> str:
-    """Keep the first line of a driver's text: what follows repeats it, or holds data."""
-    return next(iter(str(text).strip().splitlines()), "no reason given")

@@ -9,7 +9,6 @@ import contextlib
 import re
 import select
 import socket
-import ssl
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, NoReturn
@@ -19,9 +18,10 @@ from pg8000.converters import make_params
 from pg8000.core import NULL_BYTE, SYNC_MSG, Context, _flush, _write
 
 from shared import deadline
-from shared.db.drivers import Liveness, Params, Row, error_from, first_line
-from shared.db.tls import system_roots
-from shared.db.url import DatabaseURL
+from shared.db import tls
+from shared.db.drivers import Liveness, Params, Row
+from shared.db.failures import connect_error_from, error_from, first_line
+from shared.db.url import DatabaseURL, Host
 from shared.errors import ConfigurationError, DatabaseUnavailable, DeadlineExceeded
 
 _PLACEHOLDER = re.compile(r"%(?:\((\w+)\)s|(%)|)")
@@ -80,6 +80,10 @@ class Pg8000Connection:
     def execute_many(self, sql: str, sequence: Iterable[Mapping[str, Any]]) -> int:
         return sum(self.execute(sql, params) for params in sequence)
 
+    def parameter(self, name: str) -> str | None:
+        value: str | None = self.raw.parameter_statuses.get(name)
+        return value
+
     def liveness(self) -> Liveness:
         # Readable may be the server's farewell or a notification: only reading would tell, so ask for a ping.
         if self.closed:
@@ -126,53 +130,52 @@ class Pg8000Connection:
 
 
 def connect(url: DatabaseURL, *, connect_timeout: float) -> Pg8000Connection:
-    """Open a connection to the first host that answers. Raises DatabaseUnavailable."""
-    for last, host in enumerate(url.hosts, start=1 - len(url.hosts)):
-        try:
-            raw = _OneSyncConnection(
-                url.user,
-                host=host.name,
-                port=host.port,
-                unix_sock=f"{host.name}/.s.PGSQL.{host.port}" if host.is_socket else None,
-                database=url.database,
-                password=url.password or "",
-                timeout=deadline.bound(connect_timeout),
-                ssl_context=_ssl_context(url),
-                application_name=url.params.get("application_name"),
-            )
-        except _ERRORS as error:
-            if last == 0:
-                _raise(error)
-        else:
-            raw.autocommit = True
-            raw._transaction_status = b"I"
-            return Pg8000Connection(raw)
-    raise AssertionError("a URL names at least one host")
+    """Open a connection to the first host that answers and is of the kind that target_session_attrs asks for.
+
+    Raises DatabaseUnavailable. Of libpq's parameters, application_name, options, sslmode, sslrootcert and
+    target_session_attrs have a meaning here.
+    """
+    wanted = url.params.get("target_session_attrs", "any")
+    failure = DatabaseUnavailable("no host was tried")
+    # Like libpq, prefer-standby takes any host once all of them were found not to be a standby.
+    for kind in ("standby", "any") if wanted == "prefer-standby" else (wanted,):
+        for host in url.hosts:
+            try:
+                raw = _connect_to(host, url, connect_timeout)
+            except _ERRORS as error:
+                failure = _connect_error(error)
+                continue
+            if _session_fits(raw.parameter_statuses, kind):
+                return Pg8000Connection(raw)
+            raw.close()
+            failure = DatabaseUnavailable(f"the session is not {kind}, which target_session_attrs asks for")
+    raise failure
 
 
-def _ssl_context(url: DatabaseURL) -> ssl.SSLContext | bool | None:
-    """Turn sslmode into what pg8000 takes: False is plain, None tries TLS and falls back, a context insists."""
-    mode = url.sslmode or "prefer"
-    if mode in ("disable", "allow") or url.hosts[0].is_socket:
-        return False
-    if mode == "prefer":
-        return None
-    context = ssl.create_default_context()
-    if mode == "require" and "sslrootcert" not in url.params:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        return context
-    roots = url.params.get("sslrootcert", "system")
-    path = system_roots({}) if roots == "system" else roots
-    try:
-        context.load_verify_locations(cafile=path)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(
-            f"The root certificates that the connection string names cannot be read: {first_line(error)}.",
-            solutions=["Correct sslrootcert, or leave it out to use the system's."],
-        ) from error
-    context.check_hostname = mode == "verify-full"
-    return context
+def _connect_to(host: Host, url: DatabaseURL, connect_timeout: float) -> _OneSyncConnection:
+    options = url.params.get("options")
+    raw = _OneSyncConnection(
+        url.user,
+        host=host.name,
+        port=host.port,
+        unix_sock=f"{host.name}/.s.PGSQL.{host.port}" if host.is_socket else None,
+        database=url.database,
+        password=url.password or "",
+        timeout=deadline.bound(connect_timeout),
+        ssl_context=False if host.is_socket else tls.ssl_context(url),
+        application_name=url.params.get("application_name"),
+        startup_params={"options": options} if options else None,
+    )
+    raw.autocommit = True
+    raw._transaction_status = b"I"
+    return raw
+
+
+def _session_fits(reported: Mapping[str, str], wanted: str) -> bool:
+    standby = reported.get("in_hot_standby") == "on"
+    read_only = standby or reported.get("default_transaction_read_only") == "on"
+    fits = {"primary": not standby, "standby": standby, "read-write": not read_only, "read-only": read_only}
+    return fits.get(wanted, True)
 
 
 @lru_cache(maxsize=512)
@@ -197,9 +200,19 @@ def _timed_out(error: BaseException) -> bool:
     return isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError)
 
 
+def _connect_error(error: Exception) -> DatabaseUnavailable:
+    details = _details(error)
+    result = connect_error_from(details.get("C"), details.get("M") or first_line(error.__cause__ or error))
+    result.__cause__ = error
+    return result
+
+
 def _raise(error: Exception) -> NoReturn:
-    details = error.args[0] if error.args and isinstance(error.args[0], dict) else None
-    if details is not None:
-        raise error_from(details.get("C"), details.get("M", "no reason given"), details.get("n")) from error
-    reason = error.__cause__ or error
-    raise DatabaseUnavailable(first_line(reason)) from error
+    details = _details(error)
+    message = details.get("M") or first_line(error.__cause__ or error)
+    raise error_from(details.get("C"), message, details.get("n")) from error
+
+
+def _details(error: Exception) -> dict[str, str]:
+    """Give the fields of the server's ErrorResponse (manual 54.8), none where the error is the network's."""
+    return error.args[0] if error.args and isinstance(error.args[0], dict) else {}

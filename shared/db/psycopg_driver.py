@@ -13,7 +13,8 @@ from psycopg.abc import PQGen, PQGenConn
 from psycopg.rows import DictRow, dict_row
 
 from shared import deadline
-from shared.db.drivers import Liveness, Params, Row, error_from, first_line
+from shared.db.drivers import Liveness, Params, Row
+from shared.db.failures import connect_error_from, error_from, first_line
 from shared.db.url import DatabaseURL
 from shared.errors import DeadlineExceeded
 
@@ -22,7 +23,8 @@ _CANCEL_TIMEOUT = 1.0  # seconds for a cancelled statement to end before its con
 _IDLE = pq.TransactionStatus.IDLE
 _INERROR = pq.TransactionStatus.INERROR
 
-_connect_until: ContextVar[float] = ContextVar("connect_until")  # monotonic; psycopg's connect takes no such argument
+# Seconds for each address that is tried; psycopg's connect takes no such argument.
+_connect_limit: ContextVar[float] = ContextVar("connect_limit")
 
 
 class _DeadlineConnection(psycopg.Connection[DictRow]):
@@ -54,7 +56,9 @@ class _DeadlineConnection(psycopg.Connection[DictRow]):
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> PQGenConn["_DeadlineConnection"]:
         # psycopg waits at least 2 s for each address. This ends with our limit, and is resumed every 0.1 s at least.
-        until = _connect_until.get()
+        limit = deadline.bound(_connect_limit.get())
+        assert limit is not None
+        until = time.monotonic() + limit
         gen = super()._connect_gen(conninfo)
         ready: Any = None
         while True:
@@ -108,6 +112,10 @@ class PsycopgConnection:
         except psycopg.Error as error:
             _raise(error)
 
+    def parameter(self, name: str) -> str | None:
+        value = self.raw.pgconn.parameter_status(name.encode())
+        return None if value is None else value.decode()
+
     def liveness(self) -> Liveness:
         # The first consume_input swallows the server's farewell and leaves the status OK; only the next one sees the
         # end of the stream. A notification also makes the socket readable, and is no reason to close.
@@ -135,22 +143,27 @@ class PsycopgConnection:
 def connect(url: DatabaseURL, *, connect_timeout: float) -> PsycopgConnection:
     """Open a connection. Raises DatabaseUnavailable, whose text holds no password."""
     kwargs: dict[str, Any] = dict(url.connect_kwargs())
+    # A host that is silent must leave time for the next.
     limit = deadline.bound(connect_timeout)
     assert limit is not None
-    token = _connect_until.set(time.monotonic() + limit)
+    token = _connect_limit.set(limit / len(url.hosts))
     try:
         raw = _DeadlineConnection.connect(
             conninfo="", autocommit=True, prepare_threshold=None, row_factory=dict_row, **kwargs
         )
     except psycopg.Error as error:
-        _raise(error)
+        raise connect_error_from(error.sqlstate, first_line(_scrubbed(error))) from error
     finally:
-        _connect_until.reset(token)
+        _connect_limit.reset(token)
     return PsycopgConnection(raw)
 
 
 def _raise(error: psycopg.Error) -> NoReturn:
-    # The libpq handle on a failed connect prints the password in its repr.
-    error._pgconn = None
     message = error.diag.message_primary or first_line(error)
-    raise error_from(error.sqlstate, message, error.diag.constraint_name) from error
+    raise error_from(error.sqlstate, message, error.diag.constraint_name) from _scrubbed(error)
+
+
+def _scrubbed(error: psycopg.Error) -> psycopg.Error:
+    # The libpq handle that hangs on a failed connect prints the password in its repr.
+    error._pgconn = None
+    return error

@@ -4,7 +4,9 @@ A serverless instance keeps few connections for a short time, since every instan
 sizes by its processors, since more connections than that only queue inside PostgreSQL.
 """
 
+import math
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:  # settings reads this package's url module, so at run time the import would run in a circle
@@ -12,12 +14,14 @@ if TYPE_CHECKING:  # settings reads this package's url module, so at run time th
 
 
 class PoolSize(NamedTuple):
-    """What a pool may hold; `why` names the rule."""
+    """What a pool may hold; times in seconds, those of idle connections by the wall clock. `why` names the rule."""
 
-    max_size: int  # connections
-    idle_timeout: float  # seconds by the wall clock
+    max_size: int
+    idle_timeout: float
+    surplus_timeout: float  # for connections beyond the first
     why: str
-    timeout: float | None = 10.0  # seconds to wait for a connection; None: as long as the deadline allows
+    # None: as long as the deadline allows. Long enough for a database at rest to wake up.
+    timeout: float | None = 15.0
 
 
 def pool_size(settings: "Settings") -> PoolSize:
@@ -36,17 +40,36 @@ def pool_size(settings: "Settings") -> PoolSize:
     timeout = settings.database_pool_timeout
     if timeout is None:
         timeout = float(hints.get("pool_timeout", size.timeout or 0))
-    return size._replace(timeout=timeout or None)
+    return size._replace(surplus_timeout=min(size.surplus_timeout, size.idle_timeout), timeout=timeout or None)
 
 
 def _by_rule(settings: "Settings") -> PoolSize:
     if settings.is_serverless:
-        return PoolSize(10, 20, "a serverless instance, one pool each")
+        # A burst's connections are given back at once: the other instances need the room.
+        return PoolSize(10, 20, 1, "a serverless instance, a pool in each")
     if settings.environment == "development":
-        return PoolSize(10, 30, "development")
+        return PoolSize(10, 30, 30, "development")
     if settings.environment == "test":
-        return PoolSize(5, 10, "test")
-    processors = os.cpu_count() or 1
-    return PoolSize(
-        min(20, processors * 2 + 1), 60, f"a long-lived server with {processors} CPUs: CPU x 2 + 1, at most 20"
-    )
+        return PoolSize(5, 10, 10, "test")
+    cpus = available_cpus()
+    return PoolSize(min(20, cpus * 2 + 1), 60, 60, f"a long-lived server with {cpus} CPUs: CPU x 2 + 1, at most 20")
+
+
+def available_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Count the processors that this process may use: its affinity, and its container's quota rounded up."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _quota(cgroup)
+    return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
+
+
+def _quota(cgroup: Path) -> float | None:
+    """Read the CPU quota of cgroup v2 (cpu.max) or v1 (cpu.cfs_*), None where there is none."""
+    try:
+        if (cgroup / "cpu.max").exists():
+            limit, period = (cgroup / "cpu.max").read_text().split()
+        else:
+            limit = (cgroup / "cpu" / "cpu.cfs_quota_us").read_text()
+            period = (cgroup / "cpu" / "cpu.cfs_period_us").read_text()
+        return None if limit == "max" or int(limit) <= 0 else int(limit) / int(period)
+    except (OSError, ValueError):
+        return None

@@ -3,9 +3,13 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shared.db.url import DatabaseURL
 from shared.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import ssl
 
 # From weak to strong (PostgreSQL manual 34.19.3).
 STRENGTH = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
@@ -74,3 +78,34 @@ def system_roots(environ: Mapping[str, str]) -> str | None:
     """Find the file of root certificates that this system trusts, None where there is none."""
     candidates = (environ.get("SSL_CERT_FILE", ""), *SYSTEM_ROOTS)
     return next((path for path in candidates if path and Path(path).is_file()), None)
+
+
+def ssl_context(url: DatabaseURL) -> "ssl.SSLContext | bool | None":
+    """Turn sslmode into what pg8000 takes: False is plain, None tries TLS and falls back, a context insists.
+
+    Raises ConfigurationError where the root certificates cannot be read.
+    """
+    import ssl  # here, because psycopg brings its own
+
+    mode = url.sslmode or "prefer"
+    if mode in ("disable", "allow"):
+        return False
+    if mode == "prefer":
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = mode == "verify-full"
+    roots = url.params.get("sslrootcert")
+    if mode == "require" and roots is None:
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    try:
+        if roots in (None, "system"):
+            context.load_default_certs()
+        else:
+            context.load_verify_locations(cafile=roots)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(
+            f"The file of root certificates {roots} cannot be read.",
+            solutions=["Correct sslrootcert in the URL, or leave it out to use the system's."],
+        ) from error
+    return context

@@ -13,14 +13,15 @@ from shared.errors import ConfigurationError
 
 DEFAULT_PORT = 5432
 
-# libpq's own (manual 34.1.2): these go to the driver as they are.
+# libpq's own (manual 34.1.2): these go to the driver as they are. Not hostaddr, which would lead elsewhere than the
+# host that our rules look at, nor service, which names a file.
 LIBPQ_PARAMETERS = frozenset(
     """
     application_name channel_binding client_encoding connect_timeout fallback_application_name gssencmode gsslib
-    hostaddr keepalives keepalives_count keepalives_idle keepalives_interval krbsrvname load_balance_hosts options
-    passfile require_auth requirepeer sslcert sslcertmode sslcompression sslcrl sslcrldir sslkey sslmode
-    sslnegotiation sslpassword sslrootcert sslsni ssl_max_protocol_version ssl_min_protocol_version
-    target_session_attrs tcp_user_timeout
+    keepalives keepalives_count keepalives_idle keepalives_interval krbsrvname load_balance_hosts options passfile
+    require_auth requirepeer sslcert sslcertmode sslcompression sslcrl sslcrldir sslkey sslmode sslnegotiation
+    sslpassword sslrootcert sslsni ssl_max_protocol_version ssl_min_protocol_version target_session_attrs
+    tcp_user_timeout
     """.split()
 )
 
@@ -64,9 +65,10 @@ class Host:
 
     @property
     def is_local(self) -> bool:
-        """Tell whether connections to it stay on this machine."""
-        name = self.name.strip("[]").lower()
-        return self.is_socket or name in ("", "localhost", "::1") or bool(re.fullmatch(r"127(\.\d{1,3}){3}", name))
+        """Tell whether the server is on this machine. Google's sockets under /cloudsql lead to one that is not."""
+        if self.is_socket:
+            return not self.name.startswith("/cloudsql/")
+        return self.name.lower() in ("localhost", "::1") or bool(re.fullmatch(r"127(\.\d{1,3}){3}", self.name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ class DatabaseURL:
 
 
 def _quote_host(name: str) -> str:
-    return f"[{name}]" if ":" in name and not name.startswith(("/", "@")) else quote(name, safe="")
+    return f"[{quote(name, safe=':')}]" if ":" in name and not name.startswith(("/", "@")) else quote(name, safe="")
 
 
 class _Parser:
@@ -167,10 +169,10 @@ class _Parser:
         authority, database, query = self._split(rest)
         userinfo, _, locations = authority.rpartition("@")
         user, colon, password = userinfo.partition(":")
-        if password.startswith("[") and password.endswith("]"):
+        if (password.startswith("[") and password.endswith("]")) or set(password) == {"*"}:
             raise self._error(
                 "still holds the provider's placeholder instead of a password",
-                "Put the database password in its place, without the brackets.",
+                "Put the database password in its place, without brackets or stars.",
             )
         params, hints = self._parameters(query)
         url = DatabaseURL(

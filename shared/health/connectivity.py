@@ -6,7 +6,7 @@ import threading
 import time
 
 from shared import db, deadline
-from shared.errors import Error, PoolTimeout
+from shared.errors import Error, PoolTimeout, TooManyConnections
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,10 @@ def _ask() -> None:
             connection.execute("SELECT 1")
     except PoolTimeout:
         # Busy is not down: a connection beside the pool tells which it is.
-        with contextlib.closing(db.open_connection()) as connection:
+        with (
+            contextlib.suppress(TooManyConnections),  # full is not down either, while ours are in use
+            contextlib.closing(db.open_connection()) as connection,
+        ):
             connection.execute("SELECT 1")
 
 

@@ -1,0 +1,75 @@
+"""What a driver or server said, as an error of ours: one table for statements, one for connecting."""
+
+import re
+from collections.abc import Mapping
+
+from shared import errors
+
+_BY_SQLSTATE: Mapping[str, type[errors.DatabaseError]] = {
+    "23502": errors.NotNullViolation,
+    "23503": errors.ForeignKeyViolation,
+    "23505": errors.UniqueViolation,
+    "23514": errors.CheckViolation,
+    "40001": errors.SerializationFailure,
+    "40P01": errors.DeadlockDetected,
+    "42P01": errors.UndefinedTable,
+    "55P03": errors.LockNotAvailable,
+    "57014": errors.QueryCanceled,
+}
+
+# The server ends the connection, or never gave one (PostgreSQL manual, appendix A): class 08, and these.
+_CONNECTION_LOST = ("25P03", "25P04", "53300", "57P01", "57P02", "57P03", "57P04", "57P05")
+
+
+def error_from(sqlstate: str | None, message: str, constraint: str | None = None) -> errors.Error:
+    """Give the error of ours for what a server or driver said; without a SQLSTATE the connection failed."""
+    if sqlstate is None or sqlstate.startswith("08") or sqlstate in _CONNECTION_LOST:
+        return errors.DatabaseUnavailable(message, sqlstate=sqlstate)
+    kind = _BY_SQLSTATE.get(sqlstate)
+    if kind is None:
+        kind = errors.IntegrityError if sqlstate.startswith("23") else errors.DatabaseError
+    return kind(message, sqlstate=sqlstate, constraint=constraint)
+
+
+# The server's and the poolers' words, where the driver gives no SQLSTATE for a connection that was refused.
+_CONNECT_FAILURES: tuple[tuple[re.Pattern[str], frozenset[str], type[errors.DatabaseUnavailable]], ...] = (
+    (
+        re.compile(
+            "too many clients|too many connections|connection slots are reserved|no more connections allowed"
+            "|MaxClientsInSessionMode|max client connections reached",
+            re.IGNORECASE,
+        ),
+        frozenset({"53300"}),
+        errors.TooManyConnections,
+    ),
+    (re.compile("connection timeout expired|timed out", re.IGNORECASE), frozenset(), errors.ConnectionTimeout),
+    (
+        re.compile("server closed the connection unexpectedly|unexpected eof|reset by peer|network error"),
+        frozenset({"08006"}),
+        errors.ConnectionFailure,
+    ),
+    (
+        re.compile("starting up|shutting down|not yet accepting connections|in recovery mode", re.IGNORECASE),
+        frozenset({"57P03"}),
+        errors.CannotConnectNow,
+    ),
+    (
+        re.compile("unsupported (options )?startup parameter", re.IGNORECASE),
+        frozenset(),
+        errors.UnsupportedStartupParameter,
+    ),
+    (re.compile("(password|SASL) authentication failed", re.IGNORECASE), frozenset({"28P01"}), errors.InvalidPassword),
+)
+
+
+def connect_error_from(sqlstate: str | None, message: str) -> errors.DatabaseUnavailable:
+    """Give the error of ours for a connection that could not be made."""
+    for words, states, kind in _CONNECT_FAILURES:
+        if sqlstate in states or words.search(message):
+            return kind(message, sqlstate=sqlstate)
+    return errors.DatabaseUnavailable(message, sqlstate=sqlstate)
+
+
+def first_line(text: object) -> str:
+    """Keep the first line of a driver's text: what follows repeats it, or holds data."""
+    return next(iter(str(text).strip().splitlines()), "no reason given")
