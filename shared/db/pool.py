@@ -151,9 +151,8 @@ class Pool:
                 if self._may_open():
                     self._opening += 1
                     return None
-                if len(self._waiters) >= self.max_waiting or (
-                    waited and until is not None and time.monotonic() >= until
-                ):
+                over = waited and until is not None and time.monotonic() >= until
+                if over or len(self._waiters) >= self.max_waiting:
                     raise self._exhausted()
                 waiter = _Waiter()
                 self._waiters.append(waiter)

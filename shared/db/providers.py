@@ -61,7 +61,10 @@ def _on_port(port: int) -> _Direct:
 PROVIDERS: tuple[Provider, ...] = (
     Provider("Neon, pooled", "transaction", r"[^.]+-pooler\..*neon\.tech", direct=_without_pooler_suffix),
     Provider("Neon", "none", r".*\.neon\.tech", note="A computer at rest takes up to a few seconds to wake."),
-    Provider("Vercel Postgres, pooled", "transaction", r"[^.]+-pooler\..*vercel-storage\.com", direct=_without_pooler_suffix),
+    Provider(
+        "Vercel Postgres, pooled", "transaction", r"[^.]+-pooler\..*vercel-storage\.com",
+        direct=_without_pooler_suffix,
+    ),
     Provider("Vercel Postgres", "none", r".*\.vercel-storage\.com"),
     Provider(
         "Supabase, transaction pooler", "transaction", r".*\.pooler\.supabase\.com", 6543,
@@ -91,7 +94,7 @@ PROVIDERS: tuple[Provider, ...] = (
         "Azure, PgBouncer", "transaction", r".*\.postgres\.(database|cosmos)\.azure\.com", 6432, direct=_on_port(5432)
     ),
     Provider("Azure", "none", r".*\.postgres\.(database|cosmos)\.azure\.com"),
-    Provider("PgBouncer", "transaction", r".*", 6432, note="Port 6432 is PgBouncer's own; pgbouncer=false says otherwise."),
+    Provider("PgBouncer", "transaction", r".*", 6432, note="6432 is PgBouncer's own port; pgbouncer=false denies it."),
     Provider("PostgreSQL", "none", r".*"),
 )  # fmt: skip
 

@@ -11,7 +11,8 @@ from typing import Any, cast
 
 from shared import db
 from shared.db.drivers import Connection
-from shared.db.pool import Lease, Pool
+from shared.db.lease import Lease
+from shared.db.pool import Pool
 
 
 @contextmanager

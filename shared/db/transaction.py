@@ -8,7 +8,7 @@ from typing import Any, Literal, LiteralString
 
 from shared import deadline
 from shared.db.drivers import Connection, Params, Row
-from shared.db.pool import Lease
+from shared.db.lease import Lease
 from shared.errors import DatabaseError, Error
 
 Isolation = Literal["read committed", "repeatable read", "serializable"]
