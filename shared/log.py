@@ -5,6 +5,7 @@ Modules log through the standard library: `log = logging.getLogger(__name__)`, d
 
 import json
 import logging
+from urllib.parse import quote
 
 from shared import settings
 from shared.clock import timestamp
@@ -55,7 +56,12 @@ def configure() -> None:
 def _masked(text: str) -> str:
     """Star out the database's password, should a driver's text or a traceback ever hold it."""
     try:
-        password = settings.get_settings().database_url.password
+        password = settings.get_settings().database_url.password or ""
     except ConfigurationError:
         return text
-    return text.replace(password, "********") if password and len(password) > 3 else text
+    if len(password) > 3:
+        # As it is, as in a URL, as in a repr, and each as in JSON.
+        for form in (password, quote(password, safe=""), repr(password)[1:-1], repr(password.encode())[2:-1]):
+            for written in (form, json.dumps(form, ensure_ascii=False)[1:-1]):
+                text = text.replace(written, "********")
+    return text

@@ -64,7 +64,7 @@ VARIABLES = (
         secret=True,
     ),
     Variable("CORS_ALLOW_ORIGINS", "none", "Origins that browsers may call from, separated by commas, or *"),
-    Variable("REQUEST_TIMEOUT", "25", "Seconds that a request may take where the platform sets no deadline"),
+    Variable("REQUEST_TIMEOUT", "25", "Seconds that a request may take, unless the platform's deadline is earlier"),
     Variable("POSTGRES_USER", "chatmaps", "Local database: user name"),
     Variable("POSTGRES_PASSWORD", "chatmaps_dev_password", "Local database: password", secret=True),
     Variable("POSTGRES_DB", "chatmaps", "Local database: its name"),
@@ -111,7 +111,7 @@ class Settings:
             cors_allow_origins=_origins(environ),
             request_timeout=_number(environ, "REQUEST_TIMEOUT", low=1, high=900) or 25.0,
             commit=_text(environ, "VERCEL_GIT_COMMIT_SHA") or _text(environ, "APP_COMMIT"),
-            is_serverless=_on_lambda(environ) or "VERCEL" in environ,
+            is_serverless=_on_lambda(environ) or _text(environ, "VERCEL") is not None,
             database_pool_max=_whole_number(environ, "DATABASE_POOL_MAX", low=1, high=100),
             database_pool_idle_timeout=_number(environ, "DATABASE_POOL_IDLE_TIMEOUT", low=1, high=3600),
             database_pool_timeout=_number(environ, "DATABASE_POOL_TIMEOUT", low=0, high=900),
@@ -188,7 +188,7 @@ def _environment(environ: Mapping[str, str]) -> Environment:
 
 
 def _on_lambda(environ: Mapping[str, str]) -> bool:
-    return "AWS_LAMBDA_FUNCTION_NAME" in environ
+    return _text(environ, "AWS_LAMBDA_FUNCTION_NAME") is not None
 
 
 def _text(environ: Mapping[str, str], name: str) -> str | None:
@@ -231,7 +231,7 @@ def _whole_number(environ: Mapping[str, str], name: str, *, low: int, high: int)
 def _origins(environ: Mapping[str, str]) -> tuple[str, ...]:
     origins = tuple(filter(None, (part.strip() for part in environ.get("CORS_ALLOW_ORIGINS", "").split(","))))
     for origin in origins:
-        if origin != "*" and not re.fullmatch(r"https?://[^/@\s]+", origin):
+        if origins != ("*",) and not re.fullmatch(r"https?://[^/?#@*\s]+", origin):
             raise ConfigurationError(
                 "CORS_ALLOW_ORIGINS holds something that is not an origin.",
                 solutions=["Write origins such as https://app.example.com, without a path, or * alone."],
@@ -241,4 +241,5 @@ def _origins(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 def _shown(value: str) -> str:
     """Repeat a wrong value only where it is too plain to be a secret that was pasted into the wrong field."""
-    return f'is "{value}"' if re.fullmatch(r"[\w.-]{1,12}", value) else "has a value that is not allowed"
+    plain = re.fullmatch(r"[A-Za-z]{1,10}|-?[0-9.]{1,6}[a-z]{0,2}", value)
+    return f'is "{value}"' if plain else "has a value that is not allowed"

@@ -28,6 +28,14 @@ class Connection(Protocol):
         """Tell whether a statement failed in the open transaction: its COMMIT would be a silent ROLLBACK."""
         ...
 
+    def begin(self, sql: str) -> None:
+        """Open a transaction with the next statement, in its round trip; `sql` is the BEGIN."""
+        ...
+
+    def end(self, sql: str) -> None:
+        """Send COMMIT or ROLLBACK, unless no statement followed the BEGIN: then there is nothing to end."""
+        ...
+
     def fetch(self, sql: str, params: Params = None) -> list[Row]:
         """Run one statement and give its rows; one round trip."""
         ...

@@ -30,7 +30,12 @@ _ERRORS = (pg8000.dbapi.Error, OSError, AttributeError)
 
 
 class _OneSyncConnection(pg8000.dbapi.Connection):  # type: ignore[misc]
-    """A pg8000 connection that sends a statement with parameters in one round trip."""
+    """A pg8000 connection that sends a statement with parameters in one round trip.
+
+    `begin`, where set, goes first in the same one.
+    """
+
+    begin: str | None = None
 
     def execute_unnamed(
         self, statement: str, vals: tuple[Any, ...] = (), oids: tuple[int, ...] = (), stream: Any = None
@@ -38,6 +43,11 @@ class _OneSyncConnection(pg8000.dbapi.Connection):  # type: ignore[misc]
         if stream is not None:
             return super().execute_unnamed(statement, vals, oids, stream)
         context = Context(statement)
+        if self.begin is not None:
+            self.send_PARSE(NULL_BYTE, self.begin)
+            self.send_BIND(NULL_BYTE, ())
+            self.send_EXECUTE()
+            self.begin = None
         self.send_PARSE(NULL_BYTE, statement, oids)
         self.send_BIND(NULL_BYTE, make_params(self.py_types, vals))
         self._send_message(b"D", b"P" + NULL_BYTE)
@@ -68,6 +78,14 @@ class Pg8000Connection:
     @property
     def in_failed_transaction(self) -> bool:
         return bool(self.raw._transaction_status == b"E")
+
+    def begin(self, sql: str) -> None:
+        self.raw.begin = sql
+
+    def end(self, sql: str) -> None:
+        if self.raw.begin is None:
+            self.execute(sql)
+        self.raw.begin = None
 
     def fetch(self, sql: str, params: Params = None) -> list[Row]:
         context = self._run(sql, params)
@@ -109,6 +127,8 @@ class Pg8000Connection:
         self._socket.settimeout(deadline.remaining())
         try:
             if params is None:
+                if self.raw.begin is not None:
+                    sql, self.raw.begin = f"{self.raw.begin}; {sql}", None
                 return self.raw.execute_simple(sql)
             statement, names = _numbered(sql)
             return self.raw.execute_unnamed(statement, tuple(params[name] for name in names))

@@ -77,6 +77,7 @@ class PsycopgConnection:
 
     def __init__(self, raw: psycopg.Connection[DictRow]) -> None:
         self.raw = raw
+        self._begin: str | None = None  # waits for the statement that it travels with
         self._poll = select.poll()
         self._poll.register(raw.pgconn.socket, select.POLLIN)
 
@@ -92,25 +93,48 @@ class PsycopgConnection:
     def in_failed_transaction(self) -> bool:
         return self.raw.pgconn.transaction_status == _INERROR
 
+    def begin(self, sql: str) -> None:
+        self._begin = sql
+
+    def end(self, sql: str) -> None:
+        if self._begin is None:
+            self.execute(sql)
+        self._begin = None
+
     def fetch(self, sql: str, params: Params = None) -> list[Row]:
         try:
-            return self.raw.execute(sql, params).fetchall()
+            return self._run(sql, params).fetchall()
         except psycopg.Error as error:
             _raise(error)
 
     def execute(self, sql: str, params: Params = None) -> int:
         try:
-            return max(0, self.raw.execute(sql, params).rowcount)
+            return max(0, self._run(sql, params).rowcount)
         except psycopg.Error as error:
             _raise(error)
 
     def execute_many(self, sql: str, sequence: Iterable[Mapping[str, Any]]) -> int:
         try:
+            begin, self._begin = self._begin, None
             with self.raw.cursor() as cursor:
-                cursor.executemany(sql, list(sequence))
+                with self.raw.pipeline():
+                    if begin is not None:
+                        self.raw.execute(begin)
+                    cursor.executemany(sql, list(sequence))
                 return max(0, cursor.rowcount)
         except psycopg.Error as error:
             _raise(error)
+
+    def _run(self, sql: str, params: Params) -> psycopg.Cursor[DictRow]:
+        if self._begin is None:
+            return self.raw.execute(sql, params)
+        begin, self._begin = self._begin, None
+        if params is None and ";" in sql:  # perhaps several statements, which a pipeline does not take
+            self.raw.execute(begin)
+            return self.raw.execute(sql)
+        with self.raw.pipeline():
+            self.raw.execute(begin)
+            return self.raw.execute(sql, params)
 
     def parameter(self, name: str) -> str | None:
         value = self.raw.pgconn.parameter_status(name.encode())

@@ -66,12 +66,12 @@ class _Savepoint:
         self._connection.execute("RELEASE SAVEPOINT loan")
         self._pool.lock.release()
 
-    def execute(self, sql: str, params: Any = None) -> int:
-        if sql.startswith("BEGIN") or sql == "COMMIT":
-            return 0
+    def begin(self, sql: str) -> None:
+        """Begin nothing: the savepoint stands for it."""
+
+    def end(self, sql: str) -> None:
         if sql == "ROLLBACK":
-            sql = "ROLLBACK TO SAVEPOINT loan"
-        return self._connection.execute(sql, params)
+            self._connection.execute("ROLLBACK TO SAVEPOINT loan")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)

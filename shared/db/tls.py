@@ -40,7 +40,8 @@ def apply_policy(
     if disable:
         return url.with_params(sslmode="disable", sslrootcert=None, sslnegotiation=None, channel_binding=None)
     mode = url.sslmode
-    needs_tls = force or (production_like and not url.is_local)
+    on_a_network = not url.is_local and not all(host.is_socket for host in url.hosts)
+    needs_tls = force or (production_like and on_a_network)
     if needs_tls and mode is not None and not force and is_weak(mode):
         raise ConfigurationError(
             f"{variable} has sslmode={mode}, which may send the password and data unencrypted; "
@@ -66,7 +67,8 @@ def with_roots(url: DatabaseURL, environ: Mapping[str, str] | None = None) -> Da
     wanted = roots == "system" or (roots is None and url.sslmode in ("verify-ca", "verify-full"))
     if not wanted:
         return url
-    if roots is None and Path("~/.postgresql/root.crt").expanduser().exists():
+    # Not Path.expanduser, which raises where there is no home, as for a container's nameless user.
+    if roots is None and Path(os.path.expanduser("~/.postgresql/root.crt")).exists():  # noqa: PTH111
         return url
     found = system_roots(os.environ if environ is None else environ)
     # libpq refuses sslrootcert=system with a weaker mode than verify-full, for good reason: keep that rule.

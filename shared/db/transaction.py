@@ -35,13 +35,8 @@ class Transaction:
         if self._lease is not None:
             raise RuntimeError("this transaction was entered already: call transaction() for each")
         self._lease = self._make_lease()
-        connection = self._lease.__enter__()
-        try:
-            connection.execute(self._begin)
-        except BaseException:
-            self._lease.release()
-            raise
-        self._open = connection
+        self._open = self._lease.__enter__()
+        self._open.begin(self._begin)
         return self
 
     def __exit__(
@@ -51,18 +46,18 @@ class Transaction:
         connection, self._open = self._connection, None
         try:
             if error is None and connection.in_failed_transaction:
-                connection.execute("ROLLBACK")
+                connection.end("ROLLBACK")
                 raise DatabaseError(
                     "A statement of this transaction had failed, so nothing of it was committed.",
                     solutions=["Do not catch a statement's error inside the block; use tx.savepoint() around it."],
                     sqlstate="25P02",
                 )
             if error is None:
-                connection.execute("COMMIT")
+                connection.end("COMMIT")
             elif not connection.closed:
                 # The block's own error is the one to report, and its time may be over.
                 with contextlib.suppress(Error), deadline.fresh(1.0):
-                    connection.execute("ROLLBACK")
+                    connection.end("ROLLBACK")
         finally:
             self._lease.release()
 
@@ -98,7 +93,10 @@ class Transaction:
         """Give the rows of a large result one by one, `batch` of them a round trip, from a server-side cursor."""
         connection, name = self._connection, self._name("cursor")
         connection.execute(f"DECLARE {name} NO SCROLL CURSOR FOR {sql}", params)
-        while rows := connection.fetch(f"FETCH FORWARD {int(batch)} FROM {name}"):
+        full = True
+        while full:
+            rows = connection.fetch(f"FETCH FORWARD {int(batch)} FROM {name}")
+            full = len(rows) == batch
             yield from rows
         connection.execute(f"CLOSE {name}")
 

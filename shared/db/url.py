@@ -47,6 +47,8 @@ FOREIGN_PARAMETERS: Mapping[str, str] = {
 _SSLMODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _SCHEMES = {"postgres", "postgresql"}
 _DRIVER_SUFFIXES = {"psycopg", "psycopg2", "psycopg2cffi", "psycopg_async", "pg8000"}
+_PARAMETERS = LIBPQ_PARAMETERS | FOREIGN_PARAMETERS.keys() | {"host", "port", "user", "password", "dbname"}
+_ENCODE = "Percent-encode them in the password: / is %2F, ? is %3F, # is %23, @ is %40, : is %3A, % is %25."
 _EXAMPLE = "postgresql://USER:PASSWORD@HOST:5432/DATABASE?sslmode=require"
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
@@ -165,6 +167,8 @@ class _Parser:
             self.text = self.text[1:-1].strip()
 
     def parse(self) -> DatabaseURL:
+        if not self.text.isprintable():
+            raise self._error("has a line break or another invisible character in it", "Copy it again, as one line.")
         rest = self._strip_scheme()
         authority, database, query = self._split(rest)
         userinfo, _, locations = authority.rpartition("@")
@@ -193,9 +197,9 @@ class _Parser:
         base, _, driver = scheme.lower().partition("+")
         if not separator:
             raise self._error("is not a PostgreSQL connection URL")
-        if base == "jdbc:postgresql" or base == "prisma" or driver == "postgres":
+        if scheme.lower() in ("jdbc:postgresql", "prisma", "prisma+postgres"):
             raise self._error(
-                f"begins with {scheme}://, which only another client understands",
+                f"begins with {scheme.lower()}://, which only another client understands",
                 "Copy the provider's plain connection string, which begins with postgresql://.",
             )
         if base not in _SCHEMES:
@@ -214,18 +218,15 @@ class _Parser:
         return rest
 
     def _split(self, rest: str) -> tuple[str, str, str]:
-        # The last @ before the path ends the user information, so an unescaped @ in a password does no harm. An
-        # unescaped / ? or # does: then the @ stands behind what looks like the path.
-        authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+        # The last @ before the path ends the user information, so an unescaped @ or # in a password does no harm. An
+        # unescaped / or ? does: then the @ stands behind what looks like the path.
+        authority = re.split(r"[/?]", rest, maxsplit=1)[0]
         tail = rest[len(authority) :]
         path, _, query = tail.partition("?")
-        if "@" not in authority and "@" in path + query.split("=", 1)[0]:
-            raise self._error(
-                "has an unescaped /, ? or # in its user name or password",
-                "Percent-encode it: / is %2F, ? is %3F, # is %23, @ is %40, : is %3A, % is %25.",
-            )
-        if "#" in tail:
-            raise self._error("has a # after the host", "Write # as %23.")
+        if "@" in path or ("@" not in authority and "@" in query.split("=", 1)[0]):
+            raise self._error("has an unescaped / or ? in its user name or password", _ENCODE)
+        if "#" in authority.rpartition("@")[2] + tail:
+            raise self._error("has a # after the user name and password", "Write # as %23.")
         return authority, path.removeprefix("/"), query
 
     def _decode(self, text: str, what: str) -> str:
@@ -244,18 +245,16 @@ class _Parser:
 
     def _hosts(self, locations: str, host: str, port: str) -> tuple[Host, ...]:
         # `?host=` and `?port=` are how a Unix socket's directory is usually given; they beat the part before the path.
-        pairs = [(name, "") for name in host.split(",")] if host else [self._location(x) for x in locations.split(",")]
-        ports = (port or str(DEFAULT_PORT)).split(",")
-        if len(ports) not in (1, len(pairs)):
-            raise self._error("names more ports than hosts")
-        ports = ports * len(pairs) if len(ports) == 1 else ports
-        return tuple(
-            Host(name or "localhost", self._port(own or default))
-            for (name, own), default in zip(pairs, ports, strict=True)
-        )
+        pairs = [self._location(location) for location in locations.split(",")]
+        names = host.split(",") if host else [name for name, _ in pairs]
+        ports = port.split(",") if port else [own for _, own in pairs]
+        if len(ports) not in (1, len(names)):
+            raise self._error("does not name as many ports as hosts")
+        ports = ports * len(names) if len(ports) == 1 else ports
+        return tuple(Host(name or "localhost", self._port(own)) for name, own in zip(names, ports, strict=True))
 
     def _location(self, text: str) -> tuple[str, str]:
-        match = re.fullmatch(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]]*)(?::([^:]*))?", text)
+        match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+(?:%25[\w.~-]+)?\]|[^:\[\]]*)(?::([^:]*))?", text)
         if match is None:
             raise self._error(
                 "has a host and port that cannot be told apart",
@@ -265,9 +264,9 @@ class _Parser:
         return self._decode(match[1].strip("[]"), "host name"), match[2] or ""
 
     def _port(self, text: str) -> int:
-        if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
+        if text and not (re.fullmatch(r"[0-9]{1,5}", text) and 1 <= int(text) <= 65535):
             raise self._error("has a port that is not a number from 1 to 65535")
-        return int(text)
+        return int(text or DEFAULT_PORT)
 
     def _parameters(self, query: str) -> tuple[dict[str, str], dict[str, str]]:
         params: dict[str, str] = {}
@@ -275,19 +274,20 @@ class _Parser:
         unknown: list[str] = []
         for pair in filter(None, query.split("&")):
             key, equals, value = pair.partition("=")
-            key, value = self._decode(key, "parameters"), self._decode(value, f"parameter {key}")
-            if not equals:
-                raise self._error(f'has a parameter without a value: "{key}"', "Write NAME=VALUE.")
-            if key in LIBPQ_PARAMETERS or key in ("host", "port", "user", "password", "dbname"):
-                params[key] = value
-            elif key in FOREIGN_PARAMETERS:
-                hints[key] = value
-            else:
+            key = self._decode(key, "parameters")
+            if not equals or key not in _PARAMETERS:
                 unknown.append(key)
+            elif key in FOREIGN_PARAMETERS:
+                hints[key] = self._decode(value, f"parameter {key}")
+            else:
+                params[key] = self._decode(value, f"parameter {key}")
+        if unknown and "@" in query:
+            # The end of a password, it may be: not to be repeated.
+            raise self._error("has an unescaped ? in its password, or parameters that are not known", _ENCODE)
         if unknown:
             raise self._error(
-                f"has parameters that are not known: {', '.join(sorted(unknown))}",
-                "Check their spelling, or remove them: libpq's own and those of Prisma and other clients are known.",
+                f"has parameters that are not known or have no value: {', '.join(sorted(unknown))}",
+                "Check their spelling and write NAME=VALUE, or remove them.",
             )
         return self._check(params, hints)
 
@@ -304,7 +304,7 @@ class _Parser:
             raise self._error("has a wrong sslmode", f"Allowed: {', '.join(_SSLMODES)}.")
         timeouts = (("connect_timeout", params), ("pool_timeout", hints), ("connection_limit", hints))
         for name, where in timeouts:
-            if name in where and not re.fullmatch(r"\d{1,6}", where[name]):
+            if name in where and not re.fullmatch(r"[0-9]{1,6}", where[name]):
                 raise self._error(f"has a {name} that is not a whole number", f"Write for example {name}=10.")
         if hints.get("connection_limit") == "0":
             raise self._error("has connection_limit=0", "It must be at least 1.")

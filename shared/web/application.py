@@ -26,7 +26,7 @@ class EndpointFile:
 
     def __init__(self, file: Path, module: str) -> None:
         self.module = module
-        tree = ast.parse(file.read_bytes())
+        tree = ast.parse(file.read_bytes(), filename=str(file))
         self.path = _endpoint_path(tree, file)
         self.summary = (ast.get_docstring(tree) or "").partition("\n")[0]
         self._endpoint: Endpoint | None = None

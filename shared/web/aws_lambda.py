@@ -10,7 +10,7 @@ from shared.web.endpoint import Endpoint, run_inline
 
 _MARGIN = 0.5  # seconds of Lambda's time kept for the answer itself
 
-Handler = Callable[[dict[str, Any], "Context"], dict[str, Any]]
+Handler = Callable[[Any, "Context"], dict[str, Any]]
 
 
 class Context(Protocol):
@@ -30,11 +30,12 @@ def lambda_handler(*endpoints: Endpoint | EndpointFile) -> Handler:
         from mangum import Mangum
 
         # Mangum would run start-up and shutdown around every request, and with them close the pool.
-        return Mangum(cast(Any, application(endpoints)), lifespan="off")
+        app = cast(Any, application(endpoints))
+        return Mangum(app, lifespan="off", text_mime_types=["text/", "application/json", "application/problem+json"])
 
-    def handler(event: dict[str, Any], context: Context) -> dict[str, Any]:
+    def handler(event: Any, context: Context) -> dict[str, Any]:
         nonlocal adapter
-        if "requestContext" not in event:
+        if not _is_http(event):
             return {"ignored": True}
         if adapter is None:
             adapter = make_adapter()
@@ -49,3 +50,12 @@ def lambda_handler(*endpoints: Endpoint | EndpointFile) -> Handler:
     if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
         adapter = make_adapter()  # at import, where Lambda gives a whole processor and bills least
     return handler
+
+
+def _is_http(event: Any) -> bool:
+    """Tell a request from whatever else a function may be invoked with: any JSON value."""
+    if not isinstance(event, dict):
+        return False
+    context = event.get("requestContext")
+    # An HTTP API's payload 2.0 has the one, a REST API and a load balancer the other.
+    return isinstance(context, dict) and ("http" in context or "httpMethod" in event)

@@ -19,6 +19,8 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
     more = True
     while more:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Problem(400, "The body ended before it was complete.")
         body += message.get("body", b"")
         more = message.get("more_body", False)
         if len(body) > MAX_BODY:
@@ -37,5 +39,5 @@ def decode_json(body: bytes, kind: Any) -> Any:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
         raise Problem(422, str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Problem(400, "The body is not valid JSON.") from None

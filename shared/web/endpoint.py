@@ -34,7 +34,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Threads that wait for a connection cost little; the pool's own limits are far below.
 _THREADS = 40
-_PROBE_THREADS = 4
+_PROBE_THREADS = 40  # apart from the others', and started only when so many ask at once
 _executors: dict[bool, ThreadPoolExecutor] = {}
 
 # True where one request runs at a time, as on Lambda: a thread for it would only cost.
@@ -89,6 +89,11 @@ class Endpoint:
             name: str if parameter.annotation is parameter.empty else parameter.annotation
             for name, parameter in parameters.items()
         }
+        for name, kind in converters.items():
+            if not isinstance(kind, type):
+                raise TypeError(f"{function.__name__} must annotate {name} with a class such as int, str or uuid.UUID")
+        if body is not None and body.annotation is inspect.Parameter.empty:
+            raise TypeError(f"{function.__name__} must annotate body with the shape that it expects")
         annotation = inspect.Parameter.empty if body is None else body.annotation
         self._methods[method] = _Method(function, converters, annotation, wants_request)
         return function
@@ -127,7 +132,7 @@ class Endpoint:
 def _convert(values: dict[str, str], converters: dict[str, type]) -> dict[str, Any]:
     try:
         return {name: kind(values[name]) for name, kind in converters.items()}
-    except ValueError:
+    except (ValueError, ArithmeticError):  # the latter is decimal's
         raise Problem(404, "There is nothing at this address.") from None
 
 

@@ -22,14 +22,14 @@ class Problem(Exception):
     def __init__(self, status: int, detail: str, *, headers: Mapping[str, str] | None = None, **extra: Any) -> None:
         super().__init__(detail)
         self.status = status
+        self.title = http.HTTPStatus(status).phrase  # raises ValueError here, where the endpoint's author sees it
         self.detail = detail
         self.headers = dict(headers or {})
         self.extra = extra
 
     def document(self) -> dict[str, Any]:
         """Give the problem document; without a type of its own it is `about:blank` and titled by its status."""
-        title = http.HTTPStatus(self.status).phrase
-        return {"type": "about:blank", "title": title, "status": self.status, "detail": self.detail, **self.extra}
+        return {"type": "about:blank", "title": self.title, "status": self.status, "detail": self.detail, **self.extra}
 
 
 def problem_from(error: Exception) -> Problem:

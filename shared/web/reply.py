@@ -28,6 +28,8 @@ def response_from(value: Any) -> Response:
     if value is None:
         return Response(status_code=204)
     reply = value if isinstance(value, Reply) else Reply(value)
+    if reply.body is None:  # a 204 or 304 must have none
+        return Response(status_code=reply.status, headers=reply.headers)
     return Response(encode(reply.body), reply.status, reply.headers, media_type="application/json")
 
 
@@ -38,7 +40,7 @@ def response_from_problem(problem: Problem) -> Response:
 
 def encode(value: Any) -> bytes:
     """Write JSON; what columns hold beyond JSON's types is written as text."""
-    return json.dumps(value, default=_as_text, ensure_ascii=False, separators=(",", ":")).encode()
+    return json.dumps(value, default=_as_text, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _as_text(value: Any) -> str:
