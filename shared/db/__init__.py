@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 _pool: Pool | None = None
+_is_lent = False  # by use_pool
 _connector: Connector | None = None
 _lock = threading.RLock()
 
@@ -93,11 +94,18 @@ def open_connection() -> Connection:
 
 
 def use_pool(pool: Pool | None) -> None:
-    """Put another pool in this process's place, or none so that the next call makes one: the tests' way in."""
-    global _pool
-    close_db()
+    """Put another pool in the place of this process's, until it is called with None: the tests' way in.
+
+    `close_db` leaves that pool alone: the code under test may well call it, as an application does when it ends.
+    """
+    global _pool, _is_lent
     with _lock:
-        _pool = pool
+        _is_lent = False
+        if pool is None:
+            _pool = None
+        else:
+            close_db()
+            _pool, _is_lent = pool, True
 
 
 def close_db(grace: float = 5.0) -> None:
@@ -107,6 +115,8 @@ def close_db(grace: float = 5.0) -> None:
     """
     global _pool, _connector
     with _lock:
+        if _is_lent:
+            return
         pool, _pool, _connector = _pool, None, None
     if pool is not None:
         pool.close(grace)
