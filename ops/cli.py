@@ -7,9 +7,8 @@ import json
 import logging
 import os
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated
 
-import click
 import typer
 from dotenv import load_dotenv
 from rich.console import Console
@@ -17,10 +16,9 @@ from rich.markup import escape
 
 from ops import dev, embedded, migrate, shell
 from shared import __version__
-from shared.errors import Error
+from shared.errors import Error, LocalEnvironmentError
+from shared.log import masked
 from shared.settings import get_settings
-
-INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 cli = typer.Typer(
     name="db",
@@ -65,25 +63,30 @@ def url(
     print(text)  # noqa: T201
 
 
-def main() -> NoReturn:
-    """Run a command; every error of ours ends in a sentence, what to do, and its own exit code."""
+def main() -> None:
+    """Run a command; every error of ours ends in a sentence, what to do, and its own exit code.
+
+    Typer itself exits with 2 where it cannot read the command line, and with 130 after Ctrl-C.
+    """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
-        code = cli(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        _say("[bold]Interrupted.[/bold]")
-        sys.exit(INTERRUPTED)
+        cli()
     except Error as error:
         report(error)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader, such as `head`, has gone; Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    sys.exit(code if isinstance(code, int) else 0)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        report(LocalEnvironmentError(f"{error.strerror or error}{where}."))
+        sys.exit(LocalEnvironmentError.exit_code)
+    except Exception as error:
+        if "DB_TRACEBACK" in os.environ:
+            raise
+        unexpected = Error(
+            f"Unexpected, so a defect of this command: {type(error).__name__}: {masked(str(error))}",
+            solutions=["DB_TRACEBACK=1 in the environment shows where; it may show data too."],
+        )
+        report(unexpected)
+        sys.exit(unexpected.exit_code)
 
 
 def report(error: Error) -> None:

@@ -29,14 +29,14 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
-        return _masked(json.dumps(entry, default=str, ensure_ascii=False))
+        return masked(json.dumps(entry, default=str, ensure_ascii=False))
 
 
 class PlainFormatter(logging.Formatter):
     """A line for a person."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return _masked(super().format(record))
+        return masked(super().format(record))
 
 
 def configure() -> None:
@@ -53,7 +53,7 @@ def configure() -> None:
         handler.setFormatter(PlainFormatter(_PLAIN) if plain else JsonFormatter())
 
 
-def _masked(text: str) -> str:
+def masked(text: str) -> str:
     """Star out the database's password, should a driver's text or a traceback ever hold it."""
     try:
         password = settings.get_settings().database_url.password or ""

@@ -6,11 +6,9 @@ overrides are private, so requirements.txt pins the version.
 """
 
 import contextlib
-import re
 import select
 import socket
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import Any, NoReturn
 
 import pg8000.dbapi
@@ -21,10 +19,16 @@ from shared import deadline
 from shared.db import tls
 from shared.db.drivers import Liveness, Params, Row
 from shared.db.failures import connect_error_from, error_from, first_line
+from shared.db.placeholders import numbered, values
 from shared.db.url import DatabaseURL, Host
-from shared.errors import ConfigurationError, DatabaseUnavailable, DeadlineExceeded
+from shared.errors import DatabaseUnavailable, DeadlineExceeded
 
-_PLACEHOLDER = re.compile(r"%(?:\((\w+)\)s|(%)|)")
+_KEEPALIVE_OPTIONS = (
+    ("keepalives_idle", "TCP_KEEPIDLE"),
+    ("keepalives_interval", "TCP_KEEPINTVL"),
+    ("keepalives_count", "TCP_KEEPCNT"),
+    ("tcp_user_timeout", "TCP_USER_TIMEOUT"),
+)
 # What its errors are made of: its own, and those of the socket, ssl and a handle that is gone.
 _ERRORS = (pg8000.dbapi.Error, OSError, AttributeError)
 
@@ -130,8 +134,8 @@ class Pg8000Connection:
                 if self.raw.begin is not None:
                     sql, self.raw.begin = f"{self.raw.begin}; {sql}", None
                 return self.raw.execute_simple(sql)
-            statement, names = _numbered(sql)
-            return self.raw.execute_unnamed(statement, tuple(params[name] for name in names))
+            statement, names = numbered(sql)
+            return self.raw.execute_unnamed(statement, values(names, params))
         except _ERRORS as error:
             if _timed_out(error):
                 self.cancel()
@@ -152,8 +156,8 @@ class Pg8000Connection:
 def connect(url: DatabaseURL, *, connect_timeout: float) -> Pg8000Connection:
     """Open a connection to the first host that answers and is of the kind that target_session_attrs asks for.
 
-    Raises DatabaseUnavailable. Of libpq's parameters, application_name, options, sslmode, sslrootcert and
-    target_session_attrs have a meaning here.
+    Raises DatabaseUnavailable. Of libpq's parameters, application_name, options, sslmode, sslrootcert, keepalives_*,
+    tcp_user_timeout and target_session_attrs have a meaning here.
     """
     wanted = url.params.get("target_session_attrs", "any")
     failure = DatabaseUnavailable("no host was tried")
@@ -188,7 +192,16 @@ def _connect_to(host: Host, url: DatabaseURL, connect_timeout: float) -> _OneSyn
     )
     raw.autocommit = True
     raw._transaction_status = b"I"
+    if not host.is_socket:
+        _keep_alive(raw._usock, url.params)
     return raw
+
+
+def _keep_alive(connection: socket.socket, params: Mapping[str, str]) -> None:
+    """Apply libpq's parameters on keepalives, as far as this system knows them."""
+    for name, option in _KEEPALIVE_OPTIONS:
+        if name in params and hasattr(socket, option):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), int(params[name]))
 
 
 def _session_fits(reported: Mapping[str, str], wanted: str) -> bool:
@@ -196,24 +209,6 @@ def _session_fits(reported: Mapping[str, str], wanted: str) -> bool:
     read_only = standby or reported.get("default_transaction_read_only") == "on"
     fits = {"primary": not standby, "standby": standby, "read-write": not read_only, "read-only": read_only}
     return fits.get(wanted, True)
-
-
-@lru_cache(maxsize=512)
-def _numbered(sql: str) -> tuple[str, tuple[str, ...]]:
-    """Turn %(name)s into $1, %% into %, as psycopg does. Raises ConfigurationError for a lone %."""
-    names: dict[str, int] = {}
-
-    def place(match: re.Match[str]) -> str:
-        if match[2]:
-            return "%"
-        if match[1] is None:
-            raise ConfigurationError(
-                "A statement with parameters has a lone %.",
-                solutions=["Write it %%, and parameters %(name)s."],
-            )
-        return f"${names.setdefault(match[1], len(names) + 1)}"
-
-    return _PLACEHOLDER.sub(place, sql), tuple(names)
 
 
 def _timed_out(error: BaseException) -> bool:
@@ -224,6 +219,10 @@ def _connect_error(error: Exception) -> DatabaseUnavailable:
     details = _details(error)
     result = connect_error_from(details.get("C"), details.get("M") or first_line(error.__cause__ or error))
     result.__cause__ = error
+    link: BaseException | None = error
+    while link is not None:  # the driver's frames hold the password
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
     return result
 
 

@@ -8,13 +8,18 @@ from contextvars import ContextVar
 from typing import Any, NoReturn, TypeVar
 
 import psycopg
-from psycopg import pq
+from psycopg import generators, pq
 from psycopg.abc import PQGen, PQGenConn
+from psycopg.adapt import AdaptersMap, PyFormat, Transformer
+from psycopg.pq.abc import PGresult
 from psycopg.rows import DictRow, dict_row
+from psycopg.types.json import JsonbDumper
 
 from shared import deadline
+from shared.db import tls
 from shared.db.drivers import Liveness, Params, Row
 from shared.db.failures import connect_error_from, error_from, first_line
+from shared.db.placeholders import numbered, values
 from shared.db.url import DatabaseURL
 from shared.errors import DeadlineExceeded
 
@@ -22,6 +27,8 @@ _T = TypeVar("_T")
 _CANCEL_TIMEOUT = 1.0  # seconds for a cancelled statement to end before its connection is given up
 _IDLE = pq.TransactionStatus.IDLE
 _INERROR = pq.TransactionStatus.INERROR
+_FINE = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK, pq.ExecStatus.EMPTY_QUERY)
+_AUTO = PyFormat.AUTO
 
 # Seconds for each address that is tried; psycopg's connect takes no such argument.
 _connect_limit: ContextVar[float] = ContextVar("connect_limit")
@@ -73,11 +80,18 @@ class _DeadlineConnection(psycopg.Connection[DictRow]):
 
 
 class PsycopgConnection:
-    """The drivers' protocol over psycopg."""
+    """The drivers' protocol over psycopg.
+
+    A statement goes to libpq without a psycopg cursor, which would cost more than twice the time of the whole call
+    (bench/reads.py). What psycopg does for a cursor in pure Python is not needed here: values are converted by its
+    Transformer, and results are waited for by its generators, both of which are compiled.
+    """
 
     def __init__(self, raw: psycopg.Connection[DictRow]) -> None:
         self.raw = raw
         self._begin: str | None = None  # waits for the statement that it travels with
+        self._transformer = Transformer(raw)
+        self._encoding = raw.info.encoding
         self._poll = select.poll()
         self._poll.register(raw.pgconn.socket, select.POLLIN)
 
@@ -103,13 +117,20 @@ class PsycopgConnection:
 
     def fetch(self, sql: str, params: Params = None) -> list[Row]:
         try:
-            return self._run(sql, params).fetchall()
+            if self._needs_cursor(sql, params):
+                return self._run_cursor(sql, params).fetchall()
+            result = self._run(sql, params)
+            names = [(result.fname(column) or b"").decode(self._encoding) for column in range(result.nfields)]
+            self._transformer.set_pgresult(result)
+            return self._transformer.load_rows(0, result.ntuples, lambda values: dict(zip(names, values, strict=True)))
         except psycopg.Error as error:
             _raise(error)
 
     def execute(self, sql: str, params: Params = None) -> int:
         try:
-            return max(0, self._run(sql, params).rowcount)
+            if self._needs_cursor(sql, params):
+                return max(0, self._run_cursor(sql, params).rowcount)
+            return self._run(sql, params).command_tuples or 0
         except psycopg.Error as error:
             _raise(error)
 
@@ -125,11 +146,38 @@ class PsycopgConnection:
         except psycopg.Error as error:
             _raise(error)
 
-    def _run(self, sql: str, params: Params) -> psycopg.Cursor[DictRow]:
-        if self._begin is None:
-            return self.raw.execute(sql, params)
+    def _needs_cursor(self, sql: str, params: Params) -> bool:
+        """Tell whether a statement travels with its BEGIN, or may be several, which the extended protocol refuses."""
+        return self._begin is not None or (params is None and ";" in sql)
+
+    def _run(self, sql: str, params: Params) -> PGresult:
+        raw = self.raw
+        transformer = self._transformer
+        if params is None:
+            raw.pgconn.send_query_params(sql.encode(self._encoding), None)
+        else:
+            statement, names = numbered(sql)
+            given = transformer.dump_sequence(values(names, params), [_AUTO] * len(names))
+            raw.pgconn.send_query_params(
+                statement.encode(self._encoding), given, transformer.types, transformer.formats
+            )
+        return raw.wait(self._result())
+
+    def _result(self) -> PQGen[PGresult]:
+        pgconn = self.raw.pgconn
+        result: PGresult = (yield from generators.execute(pgconn))[-1]
+        if result.status in _FINE:
+            return result
+        if result.status == pq.ExecStatus.FATAL_ERROR:
+            raise psycopg.errors.error_from_result(result, self._encoding)
+        pgconn.finish()  # it waits for data in the middle of a COPY
+        raise psycopg.NotSupportedError("COPY is not done by these functions: use a connection of your own for it")
+
+    def _run_cursor(self, sql: str, params: Params) -> psycopg.Cursor[DictRow]:
         begin, self._begin = self._begin, None
-        if params is None and ";" in sql:  # perhaps several statements, which a pipeline does not take
+        if begin is None:
+            return self.raw.execute(sql)
+        if params is None and ";" in sql:
             self.raw.execute(begin)
             return self.raw.execute(sql)
         with self.raw.pipeline():
@@ -166,28 +214,47 @@ class PsycopgConnection:
 
 def connect(url: DatabaseURL, *, connect_timeout: float) -> PsycopgConnection:
     """Open a connection. Raises DatabaseUnavailable, whose text holds no password."""
-    kwargs: dict[str, Any] = dict(url.connect_kwargs())
     # A host that is silent must leave time for the next.
     limit = deadline.bound(connect_timeout)
     assert limit is not None
     token = _connect_limit.set(limit / len(url.hosts))
     try:
-        raw = _DeadlineConnection.connect(
-            conninfo="", autocommit=True, prepare_threshold=None, row_factory=dict_row, **kwargs
-        )
+        raw = _open(url)
     except psycopg.Error as error:
-        raise connect_error_from(error.sqlstate, first_line(_scrubbed(error))) from error
+        failure = _scrubbed(error)
+    else:
+        return PsycopgConnection(raw)
     finally:
         _connect_limit.reset(token)
-    return PsycopgConnection(raw)
+    message = first_line(failure)
+    if "root certificate file" in message:
+        raise tls.unreadable_roots(url) from failure
+    # Not yet to be told apart: an unknown authority and an expired certificate, for which libpq has one text.
+    raise connect_error_from(failure.sqlstate, message) from failure
+
+
+def _open(url: DatabaseURL) -> psycopg.Connection[DictRow]:
+    kwargs: dict[str, Any] = dict(url.connect_kwargs())
+    return _DeadlineConnection.connect(
+        conninfo="", autocommit=True, prepare_threshold=None, row_factory=dict_row, **kwargs
+    )
+
+
+def _adapters() -> AdaptersMap:
+    """Convert values as psycopg does, and a dict to jsonb, as pg8000 does too."""
+    adapters = AdaptersMap(psycopg.adapters)
+    adapters.register_dumper(dict, JsonbDumper)
+    return adapters
 
 
 def _raise(error: psycopg.Error) -> NoReturn:
     message = error.diag.message_primary or first_line(error)
-    raise error_from(error.sqlstate, message, error.diag.constraint_name) from _scrubbed(error)
+    error._pgconn = None  # its repr prints the password
+    raise error_from(error.sqlstate, message, error.diag.constraint_name) from error
 
 
 def _scrubbed(error: psycopg.Error) -> psycopg.Error:
-    # The libpq handle that hangs on a failed connect prints the password in its repr.
+    """Take from the error of a failed connect what holds the password: libpq's handle and psycopg's frames."""
     error._pgconn = None
-    return error
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
