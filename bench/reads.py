@@ -73,7 +73,8 @@ def measure(peers: dict[str, Turn]) -> dict[str, float]:
 def show(costs: dict[str, float]) -> None:
     """Print the table; a ratio above 1 says how many times the CPU of this pool a peer needs."""
     ours = costs["this pool, psycopg"]
-    table = Table(title=f"{THREADS} threads, primary-key reads, PostgreSQL on loopback, Python {sys.version.split()[0]}")
+    python = sys.version.split()[0]
+    table = Table(title=f"{THREADS} threads, primary-key reads, PostgreSQL on loopback, Python {python}")
     table.add_column("")
     table.add_column("CPU us a read", justify="right")
     table.add_column("x this pool", justify="right")
