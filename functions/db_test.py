@@ -1,4 +1,7 @@
-"""Say which of the expected tables are there, to check a deployment: public, so it tells no more than that."""
+"""Say which expected tables are there.
+
+For checking a deployment. It is public, so it tells no more than that.
+"""
 
 import logging
 

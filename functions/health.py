@@ -1,4 +1,4 @@
-"""Say whether the service and its database are well: what uptime monitors and load balancers ask."""
+"""Say whether the database answers."""
 
 from shared import __version__
 from shared.clock import timestamp

@@ -1,0 +1,59 @@
+# What people run; `make help` lists it. Targets that need .venv make it ready first.
+
+PYTHON ?= python3
+PORT ?=
+FRESH ?=
+ALLOW_REMOTE ?=
+ARGS ?=
+
+# Paths are relative on purpose: the checkout may lie in a path with a space.
+bin := .venv/bin
+# 1, yes and true switch an option on; anything else leaves it off.
+on = $(filter 1 yes true,$(1))
+
+.DEFAULT_GOAL := help
+.PHONY: help dev test check bench fmt clean clean-data ready
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-26s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo '  make dev PORT=3100              another port than 3000'
+	@echo '  make dev FRESH=1                begin with an empty database'
+	@echo '  make dev ALLOW_REMOTE=1         work on a DATABASE_URL of another machine'
+	@echo '  make test ARGS="-k health"      what pytest gets'
+	@echo '  make dev PYTHON=python3.12      the Python that creates .venv'
+
+dev: ready ## Run PostgreSQL, the migrations and the app at http://localhost:3000
+	@$(bin)/db dev --port $(or $(PORT),3000) $(if $(call on,$(FRESH)),--fresh) $(if $(call on,$(ALLOW_REMOTE)),--allow-remote)
+
+test: ready ## Run every test against real PostgreSQL and PgBouncer
+	@$(bin)/python -m tests.servers.install
+	@$(bin)/python -m pytest $(ARGS)
+
+check: ready ## Check style, types, import direction and that the docs are true of the code
+	@$(bin)/ruff check .
+	@$(bin)/ruff format --check .
+	@$(bin)/mypy
+	@$(bin)/python -m pytest tests/test_architecture.py tests/test_docs.py
+
+bench: ready ## Measure side by side with the peers; Node adds Drizzle
+	@$(bin)/python -m pip install --quiet --disable-pip-version-check --requirement bench/requirements.txt
+	@if command -v npm >/dev/null; then npm install --prefix bench/drizzle --silent --no-audit --no-fund --no-package-lock; fi
+	@$(bin)/python -m bench.reads
+
+fmt: ready ## Format the code and repair what ruff can repair
+	@$(bin)/ruff check --fix .
+	@$(bin)/ruff format .
+
+clean: ## Remove .venv and caches; the data under .data/ stays
+	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	@find . -name __pycache__ -type d -not -path './.data/*' -prune -exec rm -rf {} +
+	@echo 'Removed .venv and caches. The database under .data/ stays; make clean-data removes it.'
+
+clean-data: ready ## Remove the embedded database and the test servers under .data/
+	@$(bin)/db postgres stop
+	@rm -rf .data
+	@echo 'Removed .data/.'
+
+ready:
+	@$(PYTHON) ops/bootstrap.py
