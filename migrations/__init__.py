@@ -1,0 +1,1 @@
+"""Schema changes as timestamped .sql files in `versions/`, and the runner that applies them with Alembic."""
