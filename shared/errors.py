@@ -87,6 +87,13 @@ class PoolClosed(DatabaseUnavailable):
     code = "pool_closed"
 
 
+class TransactionResolutionUnknown(Error):
+    """The connection was lost during COMMIT (08007): whether the transaction was kept is unknown."""
+
+    code = "transaction_resolution_unknown"
+    exit_code = 4
+
+
 class DeadlineExceeded(Error):
     """The request's time was used up; the statement under way was cancelled on the server."""
 

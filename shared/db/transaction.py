@@ -9,7 +9,7 @@ from typing import Any, Literal, LiteralString
 from shared import deadline
 from shared.db.drivers import Connection, Params, Row
 from shared.db.lease import Lease
-from shared.errors import DatabaseError, Error
+from shared.errors import DatabaseError, DatabaseUnavailable, DeadlineExceeded, Error, TransactionResolutionUnknown
 
 Isolation = Literal["read committed", "repeatable read", "serializable"]
 _LEVELS: Mapping[Isolation, str] = {
@@ -27,6 +27,7 @@ class Transaction:
     ) -> None:
         self._make_lease = lease
         self._begin = "BEGIN" + (_LEVELS[isolation] if isolation else "") + (" READ ONLY" if read_only else "")
+        self._read_only = read_only
         self._lease: Lease | None = None
         self._open: Connection | None = None
         self._names = 0
@@ -45,21 +46,48 @@ class Transaction:
         assert self._lease is not None
         connection, self._open = self._connection, None
         try:
-            if error is None and connection.in_failed_transaction:
-                connection.end("ROLLBACK")
-                raise DatabaseError(
-                    "A statement of this transaction had failed, so nothing of it was committed.",
-                    solutions=["Do not catch a statement's error inside the block; use tx.savepoint() around it."],
-                    sqlstate="25P02",
-                )
             if error is None:
-                connection.end("COMMIT")
+                self._commit(connection)
+            elif _needs_another_server(error) and not self._read_only:
+                connection.close()
             elif not connection.closed:
                 # The block's own error is the one to report, and its time may be over.
                 with contextlib.suppress(Error), deadline.fresh(1.0):
                     connection.end("ROLLBACK")
         finally:
             self._lease.release()
+
+    def _commit(self, connection: Connection) -> None:
+        if connection.in_failed_transaction:
+            connection.end("ROLLBACK")
+            raise DatabaseError(
+                "A statement of this transaction had failed, so nothing of it was committed.",
+                solutions=["Do not catch a statement's error inside the block; use tx.savepoint() around it."],
+                sqlstate="25P02",
+            )
+        if connection.liveness() == "dead":
+            raise DatabaseUnavailable("The connection was lost before COMMIT was sent, so nothing was committed.")
+        try:
+            connection.end("COMMIT")
+        except DatabaseUnavailable as lost:
+            raise self._unknown(lost) from lost
+        except DeadlineExceeded as late:
+            # A connection that is still open has the server's word that the COMMIT was cancelled.
+            if connection.closed:
+                raise self._unknown(late) from late
+            raise
+
+    def _unknown(self, error: Error) -> Error:
+        if self._read_only:
+            return error
+        return TransactionResolutionUnknown(
+            f"The connection was lost during COMMIT, so it is unknown whether it was kept: {error.message}",
+            solutions=[
+                "Look whether its changes are there before doing it again.",
+                "Where doing it twice is as good as once, say so: @db.retry(idempotent=True).",
+            ],
+            sqlstate="08007",
+        )
 
     @property
     def _connection(self) -> Connection:
@@ -117,3 +145,8 @@ class Transaction:
     def _name(self, kind: str) -> str:
         self._names += 1
         return f"{kind}_{self._names}"
+
+
+def _needs_another_server(error: BaseException) -> bool:
+    """Tell whether this connection leads to a server that takes no writes, as the old primary after a failover."""
+    return isinstance(error, Error) and error.sqlstate == "25006"
