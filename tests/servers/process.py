@@ -1,0 +1,82 @@
+"""Ports, and child processes that do not outlive the tests."""
+
+from __future__ import annotations
+
+import random
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ops.processes import Identity, die_with_parent, not_root
+from tests.servers.binaries import Unavailable
+
+PORTS = range(20000, 32000)  # below the ephemeral ones, which any connection of this machine may take
+PORT_TIMEOUT = 10.0  # seconds until a started server listens
+
+
+def free_port() -> int:
+    """Choose a port of 127.0.0.1 on which nobody listens."""
+    for port in random.sample(PORTS, 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise OSError("none of 100 ports is free")
+
+
+def through(url: str, port: int) -> str:
+    """Return a database URL with 127.0.0.1 and `port` in place of its host and port."""
+    parts = urlsplit(url)
+    user, at, _ = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user}{at}127.0.0.1:{port}").geturl()
+
+
+def start(command: Sequence[str], port: int, log: Path, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a server that refuses to be root, and return when it listens on `port`.
+
+    `log`'s directory becomes its user's. It ends with this thread, also after kill -9 (Linux). Raises Unavailable when
+    nobody may run it, and RuntimeError with its log when it ends early.
+    """
+
+    def can_run(identity: Identity) -> bool:
+        ask = [*identity.prefix, command[0], "--version"]
+        try:
+            done = subprocess.run(ask, cwd=log.parent, env=environ, capture_output=True, check=False, **identity.popen)
+        except OSError:
+            return False
+        return done.returncode == 0
+
+    identity = not_root(log.parent, can_run)
+    if identity is None:
+        raise Unavailable(f"{command[0]} does not run as root, and no other user can reach it")
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*identity.prefix, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=log.parent,
+            env=environ,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+            **identity.popen,
+        )
+    deadline = time.monotonic() + PORT_TIMEOUT
+    while process.poll() is None and time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return process
+        time.sleep(0.01)  # a port offers no event to wait for
+    stop(process)
+    raise RuntimeError(f"{command[0]} does not listen on port {port}:\n{log.read_text(errors='replace')[-2000:]}")
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and wait until it is gone."""
+    process.kill()
+    process.wait()
