@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 
 import psycopg
 
+from shared.db.providers import provider_of
+from shared.db.session import identifier, startup_options
 from shared.db.url import DatabaseURL
 from shared.errors import DatabaseUnavailable, MigrationError, Refused
 from shared.settings import get_settings
@@ -21,16 +23,16 @@ Connection = psycopg.Connection[tuple[object, ...]]
 
 
 def connect() -> Connection:
-    """Open a connection to DATABASE_URL, in autocommit mode, that shows in pg_stat_activity who migrates from where.
+    """Open a connection to the server itself, in autocommit mode, that shows in pg_stat_activity who migrates.
 
-    Raises DatabaseUnavailable, ConfigurationError; Refused where the server is too old.
+    Raises DatabaseUnavailable, ConfigurationError; Refused where only a pooler is known, or the server is too old.
     """
-    url = get_settings().database_url
+    url = _direct_url()
     parameters = {
         "connect_timeout": str(CONNECT_TIMEOUT),
         # Half a minute, well below what network gateways allow an idle connection: the lock's is idle for long.
         "keepalives_idle": "30",
-        **url.connect_kwargs(),
+        **_with_schema(url).connect_kwargs(),
         "application_name": f"db migrate on {socket.gethostname()}"[:63],
     }
     try:
@@ -47,6 +49,28 @@ def connect() -> Connection:
         connection.close()
         raise
     return connection
+
+
+def _direct_url() -> DatabaseURL:
+    """Find the way past a pooler, on which a lock and session settings would be somebody else's the next moment."""
+    settings = get_settings()
+    url = settings.direct_database_url
+    if url is None:
+        raise Refused(
+            f"DATABASE_URL leads to a pooler ({provider_of(settings.database_url).name}), and migrations need the "
+            "server itself: they hold a lock for as long as their session lasts.",
+            solutions=["Set DIRECT_URL to the provider's direct connection string, beside DATABASE_URL."],
+        )
+    return url
+
+
+def _with_schema(url: DatabaseURL) -> DatabaseURL:
+    """Honour the URL's schema= as the application's connections do."""
+    schema = url.hints.get("schema")
+    if not schema:
+        return url
+    options = startup_options({"search_path": identifier(schema)}, url.params.get("options"))
+    return url.with_params(options=options)
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from dotenv import load_dotenv
 from rich.console import Console
 from rich.markup import escape
 
-from ops import dev, embedded, migrate, shell
+from ops import dev, embedded, migrate, pool, shell
 from shared import __version__
-from shared.errors import Error, LocalEnvironmentError
+from shared.errors import DatabaseError, DatabaseUnavailable, Error, LocalEnvironmentError
 from shared.log import masked
 from shared.settings import get_settings
 
@@ -30,6 +30,7 @@ cli = typer.Typer(
 cli.add_typer(migrate.app, name="migrate")
 cli.add_typer(embedded.app, name="postgres")
 cli.command("dev")(dev.run)
+cli.command("pool")(pool.run)
 cli.command("shell", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(shell.run)
 
 
@@ -93,7 +94,14 @@ def report(error: Error) -> None:
     """Print an error of ours to standard error."""
     sqlstate = f" (SQLSTATE {error.sqlstate})" if error.sqlstate else ""
     _say(f"[bold red]Error:[/bold red] {escape(error.message)}{sqlstate}")
-    for solution in error.solutions:
+    solutions = error.solutions
+    if isinstance(error, DatabaseUnavailable | DatabaseError):
+        from shared.db.diagnosis import explain
+
+        found = explain(error, probe=isinstance(error, DatabaseUnavailable))
+        _say(f"[bold]Cause:[/bold] {escape(found.cause)} ({found.code})")
+        solutions = tuple(dict.fromkeys((*found.solutions, *solutions)))
+    for solution in solutions:
         _say(f"  - {escape(solution)}")
 
 

@@ -31,7 +31,7 @@ from ops.postgres_failures import PortTaken, translated_os_errors
 from ops.postgres_server import PostgresServer
 from shared.db.url import DatabaseURL, Host
 from shared.errors import LocalEnvironmentError, Refused
-from shared.settings import get_settings, reset_settings
+from shared.settings import DATABASE_URLS, get_settings, reset_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 SUPERUSER = "superuser"  # not postgres: POSTGRES_USER may well be that
@@ -270,7 +270,7 @@ def find_running(root: Path = ROOT) -> DatabaseURL | None:
 
 def use_if_running() -> None:
     """Set DATABASE_URL to the running embedded server in development, where it is not set."""
-    if os.environ.get("DATABASE_URL", "").strip() or get_settings().is_production_like:
+    if any(os.environ.get(name, "").strip() for name in DATABASE_URLS) or get_settings().is_production_like:
         return
     if (url := find_running()) is not None:
         use(url)

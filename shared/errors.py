@@ -190,6 +190,12 @@ class CheckViolation(IntegrityError):
     code = "check_violation"
 
 
+class DataException(DatabaseError):
+    """A value does not fit its type: too long, out of range, malformed, no text (22001, 22003, 22007, 22P02, ...)."""
+
+    code = "data_exception"
+
+
 class SerializationFailure(DatabaseError):
     """Another transaction won (40001); running the whole transaction again may succeed."""
 

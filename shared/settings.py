@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, NamedTuple, cast
 
-from shared.db import tls
+from shared.db import providers, tls
 from shared.db.url import DatabaseURL, Host
 from shared.errors import ConfigurationError
 
 Environment = Literal["development", "test", "preview", "production"]
 ENVIRONMENTS: tuple[Environment, ...] = ("development", "test", "preview", "production")
+# The first of each that is set counts.
+DATABASE_URLS = ("DATABASE_URL", "POSTGRES_URL")
+DIRECT_URLS = ("DIRECT_URL", "DATABASE_URL_UNPOOLED", "POSTGRES_URL_NON_POOLING")
 DEFAULT_ADMIN_PASSWORD = "ChangeMe123!"  # noqa: S105 - documented, and refused in production
 
 
@@ -36,6 +39,20 @@ VARIABLES = (
         "PostgreSQL connection string",
         secret=True,
     ),
+    Variable("POSTGRES_URL", "set by Vercel's integrations", "Read where DATABASE_URL is not set", secret=True),
+    Variable(
+        "DIRECT_URL",
+        "found from DATABASE_URL where its provider is known",
+        "The server itself where DATABASE_URL leads to a pooler: for migrations, locks and dumps",
+        secret=True,
+    ),
+    Variable("DATABASE_URL_UNPOOLED", "set by Neon", "Read where DIRECT_URL is not set", secret=True),
+    Variable(
+        "POSTGRES_URL_NON_POOLING",
+        "set by Vercel's integrations",
+        "Read where neither DIRECT_URL nor DATABASE_URL_UNPOOLED is set",
+        secret=True,
+    ),
     Variable(
         "DATABASE_SSL",
         "true in production and preview, unless the database is on the same machine",
@@ -50,9 +67,12 @@ VARIABLES = (
     Variable("DATABASE_POOL_MAX", "by where it runs", "Connections that one process may hold at most"),
     Variable("DATABASE_POOL_IDLE_TIMEOUT", "by where it runs", "Seconds after which an idle connection is closed"),
     Variable("DATABASE_POOL_TIMEOUT", "15", "Seconds to wait for a connection; 0: as long as the deadline allows"),
-    Variable("APP_ENV", "see below", "`development`, `test`, `preview` or `production`"),
+    Variable(
+        "APP_ENV", "by VERCEL_ENV, NODE_ENV, or where it runs", "`development`, `test`, `preview` or `production`"
+    ),
     Variable("VERCEL_ENV", "set by Vercel", "Read as APP_ENV where that is not set"),
     Variable("NODE_ENV", "not set", "Read as APP_ENV where neither APP_ENV nor VERCEL_ENV is set"),
+    Variable("APP_COMMIT", "VERCEL_GIT_COMMIT_SHA on Vercel", "The deployed commit, for the header X-Deployed-Commit"),
     Variable("MIGRATION_REQUIRE_FORCE", "false", "In production, migrate only with --force or MIGRATION_FORCE=true"),
     Variable("MIGRATION_DRYRUN", "false", "Show what would be migrated and change nothing"),
     Variable("MIGRATION_FORCE", "false", "Migrate although MIGRATION_REQUIRE_FORCE=true"),
@@ -110,7 +130,7 @@ class Settings:
             admin_initial_password=_text(environ, "ADMIN_INITIAL_PASSWORD") or default_password,
             cors_allow_origins=_origins(environ),
             request_timeout=_number(environ, "REQUEST_TIMEOUT", low=1, high=900) or 25.0,
-            commit=_text(environ, "VERCEL_GIT_COMMIT_SHA") or _text(environ, "APP_COMMIT"),
+            commit=_commit(environ),
             is_serverless=_on_lambda(environ) or _text(environ, "VERCEL") is not None,
             database_pool_max=_whole_number(environ, "DATABASE_POOL_MAX", low=1, high=100),
             database_pool_idle_timeout=_number(environ, "DATABASE_POOL_IDLE_TIMEOUT", low=1, high=3600),
@@ -126,21 +146,43 @@ class Settings:
     @cached_property
     def database_url(self) -> DatabaseURL:
         """Parse DATABASE_URL and settle its TLS. Raises ConfigurationError where it is missing or wrong."""
-        text = _text(self._environ, "DATABASE_URL")
-        if text is not None:
-            url = DatabaseURL.parse(text)
-        elif self.is_production_like:
+        found = self._url_of(DATABASE_URLS)
+        if found is not None:
+            return found
+        if self.is_production_like:
             raise ConfigurationError(
                 f"DATABASE_URL is not set, and the environment is {self.environment}.",
                 solutions=["Set it to postgresql://USER:PASSWORD@HOST:5432/DATABASE?sslmode=require."],
             )
-        else:
-            url = self.local_database
+        return self._with_tls(self.local_database, "DATABASE_URL")
+
+    @cached_property
+    def direct_database_url(self) -> DatabaseURL | None:
+        """Give the URL of the server itself, past any pooler; None where neither a variable nor the provider tells it.
+
+        Raises ConfigurationError as `database_url` does.
+        """
+        url = self.database_url
+        named = self._url_of(DIRECT_URLS)
+        # A provider's variables in .env must not lead the work on a local database to the real one.
+        if named is not None and (named.is_local or not url.is_local):
+            return named
+        return providers.direct_url(url)
+
+    def _url_of(self, names: tuple[str, ...]) -> DatabaseURL | None:
+        for name in names:
+            text = _text(self._environ, name)
+            if text is not None:
+                return self._with_tls(DatabaseURL.parse(text, variable=name), name)
+        return None
+
+    def _with_tls(self, url: DatabaseURL, name: str) -> DatabaseURL:
         return tls.apply_policy(
             url,
             production_like=self.is_production_like,
             force=_truth(self._environ, "DATABASE_SSL"),
             disable=_truth(self._environ, "DATABASE_DISABLE_SSL"),
+            variable=name,
         )
 
     @property
@@ -178,7 +220,7 @@ def _environment(environ: Mapping[str, str]) -> Environment:
             return cast(Environment, value)
     if _on_lambda(environ):
         return "production"
-    text = _text(environ, "DATABASE_URL")
+    text = next(filter(None, (_text(environ, name) for name in DATABASE_URLS)), None)
     if text is None:
         return "development"
     try:
@@ -237,6 +279,16 @@ def _origins(environ: Mapping[str, str]) -> tuple[str, ...]:
                 solutions=["Write origins such as https://app.example.com, without a path, or * alone."],
             )
     return origins
+
+
+def _commit(environ: Mapping[str, str]) -> str | None:
+    for name in ("VERCEL_GIT_COMMIT_SHA", "APP_COMMIT"):
+        value = _text(environ, name)
+        if value is not None:
+            if not re.fullmatch(r"[\w.-]{1,64}", value, re.ASCII):  # it becomes a header
+                raise ConfigurationError(f"{name} does not hold a commit.", solutions=["Allowed: its hash or a tag."])
+            return value
+    return None
 
 
 def _shown(value: str) -> str:

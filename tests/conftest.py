@@ -6,6 +6,7 @@ has its own. They end with it, also after kill -9.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -54,7 +55,10 @@ def clean_session() -> Iterator[None]:
 def clean_environment(clean_session: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Begin each test with no settings, and end it with no pool."""
     clear_environment(monkeypatch)
+    formatters = [(handler, handler.formatter) for handler in logging.getLogger().handlers]
     yield
+    for handler, formatter in formatters:  # an application that answers sets them
+        handler.setFormatter(formatter)
     db.close_db(grace=0)
     reset_settings()
 
@@ -64,7 +68,7 @@ def run_directory() -> Iterator[Path]:
     """Return the directory of this process's servers; remove those of processes that are gone."""
     parent, pid = binaries.CACHE / "run", os.getpid()
     for directory in parent.glob("*"):
-        if int(directory.name) == pid or not psutil.pid_exists(int(directory.name)):
+        if directory.name == str(pid) or (directory.name.isdigit() and not psutil.pid_exists(int(directory.name))):
             shutil.rmtree(directory, ignore_errors=True)
     directory = parent / str(pid)
     directory.mkdir(parents=True)

@@ -9,6 +9,7 @@ database cannot be reached, DeadlineExceeded where the request's time is over, a
 UniqueViolation, where the server refused the statement.
 """
 
+import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, LiteralString
@@ -17,6 +18,8 @@ from shared import settings
 from shared.db.connector import Connector
 from shared.db.drivers import Connection, Params, Row
 from shared.db.pool import Pool
+from shared.db.providers import better_for_functions
+from shared.db.retry import retry, run_transaction
 from shared.db.session import limits as session_limits
 from shared.db.sizes import pool_size
 from shared.db.transaction import Isolation, Transaction
@@ -34,9 +37,13 @@ __all__ = [
     "fetch_value",
     "get_pool",
     "open_connection",
+    "retry",
+    "run_transaction",
     "stream",
     "transaction",
 ]
+
+log = logging.getLogger(__name__)
 
 _pool: Pool | None = None
 _is_lent = False  # by use_pool
@@ -72,6 +79,12 @@ def get_connector() -> Connector:
     with _lock:
         if _connector is None:
             current = settings.get_settings()
+            better = better_for_functions(current.database_url)
+            if current.is_serverless and better is not None:
+                log.warning(
+                    "DATABASE_URL leads to a session pooler, which has no room for many instances: use port %d",
+                    better.port,
+                )
             _connector = Connector(
                 current.database_url,
                 driver=current.database_driver,

@@ -5,15 +5,23 @@ the start-up options arrived and which version answers: without a round trip, be
 """
 
 import logging
+import re
 import threading
 from collections.abc import Callable
 
 from shared.db import session
 from shared.db.drivers import Connection, connect
-from shared.db.providers import Pooler, provider_of
+from shared.db.providers import Pooler, provider_of, role_of
 from shared.db.session import SessionLimits
 from shared.db.url import DatabaseURL
-from shared.errors import ConfigurationError, DatabaseUnavailable, InvalidPassword, UnsupportedStartupParameter
+from shared.errors import (
+    CannotConnectNow,
+    ConfigurationError,
+    DatabaseUnavailable,
+    InvalidPassword,
+    TooManyConnections,
+    UnsupportedStartupParameter,
+)
 
 log = logging.getLogger(__name__)
 
@@ -35,23 +43,27 @@ class Connector:
         self.limits = limits
         self.pooler: Pooler = provider_of(url).pooler
         self._refresh = refresh
-        self._name = session.application_name()
         self._direct_tls = False
         self._lock = threading.Lock()
 
-    def open(self) -> Connection:
+    def open(self, idle_timeout: float | None = None) -> Connection:
         """Open a connection within its time limit and the deadline.
 
+        `idle_timeout` says for how many seconds it will be kept idle, where that is less than the limits assume.
         Raises DatabaseUnavailable, DeadlineExceeded, or ConfigurationError where the URL asks for what cannot be.
         """
-        url = self.url
+        url, limits = self.url, self.limits
+        if idle_timeout is not None:
+            limits = limits._replace(
+                idle_session_timeout=min(limits.idle_session_timeout, idle_timeout + session._MARGIN)
+            )
         try:
-            return self._open(url)
+            return self._open(url, limits)
         except InvalidPassword:
             fresh = self._refreshed(url)
             if fresh is None:
                 raise
-            return self._open(fresh)
+            return self._open(fresh, limits)
 
     def _refreshed(self, used: DatabaseURL) -> DatabaseURL | None:
         with self._lock:
@@ -59,52 +71,63 @@ class Connector:
                 self.url = self._refresh()
             return None if self.url == used else self.url
 
-    def _open(self, url: DatabaseURL) -> Connection:
+    def _open(self, url: DatabaseURL, limits: SessionLimits) -> Connection:
         timeout = float(url.params.get("connect_timeout", 0)) or CONNECT_TIMEOUT
-        pooler = self.pooler
+        pooler, direct_tls = self.pooler, self._direct_tls
+        name = session.application_name(url.params.get("application_name"))
         try:
-            connection = connect(self._equipped(url), self.driver, connect_timeout=timeout)
+            connection = connect(self._equipped(url, limits, name), self.driver, connect_timeout=timeout)
         except UnsupportedStartupParameter:
             if pooler != "none":
                 raise
             log.warning("a pooler answers at %s: no start-up options from now on", url.host)
             self.pooler = "transaction"
-            return self._open(url)
+            return self._open(url, limits)
+        except (TooManyConnections, CannotConnectNow, InvalidPassword):
+            raise  # the server took our TLS and said no
         except DatabaseUnavailable:
-            if not self._direct_tls:
+            if not direct_tls:
                 raise
             self._direct_tls = False  # something between us and the server does not take it after all
-            return self._open(url)
+            return self._open(url, limits)
         if pooler == "none":
-            self._learn(url, connection)
+            self._learn(url, connection, name)
+            if self.pooler != "none" and url.hints.get("schema"):
+                connection.close()  # its search_path was dropped too
+                return self._open(url, limits)
         return connection
 
-    def _equipped(self, url: DatabaseURL) -> DatabaseURL:
+    def _equipped(self, url: DatabaseURL, limits: SessionLimits, name: str) -> DatabaseURL:
         """Add what this address can take to the URL's own parameters."""
-        name = url.params.get("application_name", self._name)
-        schema = url.hints.get("schema")
+        url = url.with_params(**{**session.KEEPALIVES, **url.params})
+        schema = url.hints.get("schema") or None
         if self.pooler != "none":
             if schema not in (None, "public"):
                 raise ConfigurationError(
                     f"schema={schema} in the URL cannot be set through a pooler.",
-                    solutions=[f"ALTER ROLE ... SET search_path = {schema}, and remove it from the URL."],
+                    solutions=[
+                        f"ALTER ROLE {session.identifier(role_of(url))} SET search_path = {session.identifier(schema)};"
+                        " and remove it from the URL."
+                    ],
                 )
             return url.with_params(application_name=name)
         # The name goes with the options: the server reports it back, and so tells that they arrived.
-        settings = {"application_name": name, **self.limits.settings()}
+        settings = {"application_name": name, **limits.settings()}
         if schema is not None:
-            settings["search_path"] = schema
+            settings["search_path"] = session.identifier(schema)
         return url.with_params(
             application_name=None,
             options=session.startup_options(settings, url.params.get("options")),
             sslnegotiation="direct" if self._direct_tls else url.params.get("sslnegotiation"),
         )
 
-    def _learn(self, url: DatabaseURL, connection: Connection) -> None:
-        if connection.parameter("application_name") != url.params.get("application_name", self._name):
+    def _learn(self, url: DatabaseURL, connection: Connection, name: str) -> None:
+        named_in_options = "application_name" in url.params.get("options", "")
+        if connection.parameter("application_name") != name and not named_in_options:
             log.warning("a proxy at %s drops start-up options: the session limits are not in force", url.host)
             self.pooler = "transaction"
             return
         encrypted = url.sslmode in ("require", "verify-ca", "verify-full") and not url.hosts[0].is_socket
-        version = connection.parameter("server_version") or "0"
-        self._direct_tls = encrypted and self.driver == "psycopg" and int(version.split(".")[0]) >= _DIRECT_TLS_SINCE
+        version = re.match(r"\d+", connection.parameter("server_version") or "")  # also of 19devel and 19beta1
+        known = version is not None and int(version[0]) >= _DIRECT_TLS_SINCE
+        self._direct_tls = encrypted and self.driver == "psycopg" and known

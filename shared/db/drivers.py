@@ -1,10 +1,13 @@
 """psycopg and pg8000 behind one small protocol: what the pool and the face need of a connection."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Protocol
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
+from typing import Any, Literal, Protocol, TypeVar
 
 from shared.db.url import DatabaseURL
 
+T = TypeVar("T")
 Row = dict[str, Any]
 Params = Mapping[str, Any] | None
 Liveness = Literal["alive", "dead", "unknown"]
@@ -48,6 +51,13 @@ class Connection(Protocol):
         """Run one statement once for each set of parameters and give the rows touched in all."""
         ...
 
+    def call(self, function: Callable[[], T], *, alone: bool) -> T:
+        """Run a call that sends one statement on a cursor of `raw`, in the round trip of a BEGIN that waits.
+
+        With `alone` that BEGIN goes before it, in a round trip of its own. The driver's errors stay what they are.
+        """
+        ...
+
     def parameter(self, name: str) -> str | None:
         """Give what the server last reported of one of its settings (manual 54.2.7): no round trip."""
         ...
@@ -70,10 +80,10 @@ def connect(url: DatabaseURL, driver: str, *, connect_timeout: float) -> Connect
 
     Raises DatabaseUnavailable. Only the driver that is asked for is imported.
     """
-    if driver == "pg8000":
-        from shared.db import pg8000_driver
+    connection: Connection = load(driver).connect(url, connect_timeout=connect_timeout)
+    return connection
 
-        return pg8000_driver.connect(url, connect_timeout=connect_timeout)
-    from shared.db import psycopg_driver
 
-    return psycopg_driver.connect(url, connect_timeout=connect_timeout)
+def load(driver: str) -> ModuleType:
+    """Import a driver of ours; most of what a first connection costs in processor time."""
+    return importlib.import_module(f"shared.db.{driver}_driver")

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from shared import errors
 
 _BY_SQLSTATE: Mapping[str, type[errors.DatabaseError]] = {
+    # Of class 22 those that a client's value causes; the others, such as a division by zero, are the statement's.
+    **dict.fromkeys(("22001", "22003", "22007", "22008", "22021", "22P02", "22P05"), errors.DataException),
     "23502": errors.NotNullViolation,
     "23503": errors.ForeignKeyViolation,
     "23505": errors.UniqueViolation,

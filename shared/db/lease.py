@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_OURS = ("shared.db", "contextlib")  # modules whose frames are not who asked
+_OURS = ("shared.db", "contextlib", "sqlalchemy")  # modules whose frames are not who asked
 
 
 class Holder(NamedTuple):

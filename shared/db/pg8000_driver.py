@@ -6,10 +6,11 @@ overrides are private, so requirements.txt pins the version.
 """
 
 import contextlib
+import io
 import select
 import socket
-from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn, TypeVar
 
 import pg8000.dbapi
 from pg8000.converters import make_params
@@ -19,10 +20,11 @@ from shared import deadline
 from shared.db import tls
 from shared.db.drivers import Liveness, Params, Row
 from shared.db.failures import connect_error_from, error_from, first_line
-from shared.db.placeholders import numbered, values
+from shared.db.placeholders import not_text, numbered, values
 from shared.db.url import DatabaseURL, Host
-from shared.errors import DatabaseUnavailable, DeadlineExceeded
+from shared.errors import DatabaseError, DatabaseUnavailable, DeadlineExceeded
 
+_T = TypeVar("_T")
 _KEEPALIVE_OPTIONS = (
     ("keepalives_idle", "TCP_KEEPIDLE"),
     ("keepalives_interval", "TCP_KEEPINTVL"),
@@ -33,13 +35,61 @@ _KEEPALIVE_OPTIONS = (
 _ERRORS = (pg8000.dbapi.Error, OSError, AttributeError)
 
 
+class _Wire(io.RawIOBase):
+    """What pg8000 reads from and writes to: every wait ends with the deadline, however slowly an answer trickles in."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._socket.settimeout(_time_left(deadline.remaining()))
+        return self._socket.recv_into(buffer)
+
+    def write(self, data: Any) -> int:
+        if self._socket.fileno() < 0:  # given up: what pg8000's buffer still holds goes nowhere
+            return len(data)
+        self._socket.settimeout(_time_left(deadline.remaining()))
+        return self._socket.send(data)
+
+
+def _time_left(seconds: float | None) -> float | None:
+    if seconds == 0:  # to a socket that would mean not to wait, but to fail in other ways
+        raise TimeoutError("timed out")
+    return seconds
+
+
 class _OneSyncConnection(pg8000.dbapi.Connection):  # type: ignore[misc]
     """A pg8000 connection that sends a statement with parameters in one round trip.
 
-    `begin`, where set, goes first in the same one.
+    `begin`, where set, goes first in the same one. `sent` tells whether anything was sent since it was set to False.
     """
 
     begin: str | None = None
+    sent = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        wire = _Wire(self._usock)
+        self._sock: Any = io.BufferedRWPair(wire, wire)
+
+    def fileno(self) -> int:
+        descriptor: int = self._usock.fileno()
+        return descriptor
+
+    def _send_message(self, code: bytes, data: bytes) -> None:
+        self.sent = True
+        super()._send_message(code, data)
+
+    def execute_simple(self, statement: str) -> Context:
+        if self.begin is not None:
+            statement, self.begin = f"{self.begin}; {statement}", None
+        return super().execute_simple(statement)
 
     def execute_unnamed(
         self, statement: str, vals: tuple[Any, ...] = (), oids: tuple[int, ...] = (), stream: Any = None
@@ -47,13 +97,15 @@ class _OneSyncConnection(pg8000.dbapi.Connection):  # type: ignore[misc]
         if stream is not None:
             return super().execute_unnamed(statement, vals, oids, stream)
         context = Context(statement)
+        bound = make_params(self.py_types, vals)
+        "".join([statement, *(value for value in bound if value is not None)]).encode()  # before anything is written
         if self.begin is not None:
             self.send_PARSE(NULL_BYTE, self.begin)
             self.send_BIND(NULL_BYTE, ())
             self.send_EXECUTE()
             self.begin = None
         self.send_PARSE(NULL_BYTE, statement, oids)
-        self.send_BIND(NULL_BYTE, make_params(self.py_types, vals))
+        self.send_BIND(NULL_BYTE, bound)
         self._send_message(b"D", b"P" + NULL_BYTE)
         self.send_EXECUTE()
         _write(self._sock, SYNC_MSG)
@@ -77,7 +129,8 @@ class Pg8000Connection:
 
     @property
     def in_transaction(self) -> bool:
-        return bool(self.raw._transaction_status != b"I")
+        # A BEGIN that still waits would open a transaction for the next borrower.
+        return bool(self.raw.begin is not None or self.raw._transaction_status != b"I")
 
     @property
     def in_failed_transaction(self) -> bool:
@@ -102,15 +155,38 @@ class Pg8000Connection:
     def execute_many(self, sql: str, sequence: Iterable[Mapping[str, Any]]) -> int:
         return sum(self.execute(sql, params) for params in sequence)
 
+    def call(self, function: Callable[[], _T], *, alone: bool) -> _T:
+        if deadline.remaining() == 0:
+            raise DeadlineExceeded("The time was used up before the statement was sent.")
+        if self.closed:
+            raise DatabaseUnavailable("the connection is closed")
+        self.raw.sent = False
+        try:
+            if alone and self.raw.begin is not None:
+                begin, self.raw.begin = self.raw.begin, None
+                self.raw.execute_simple(begin)
+            return function()
+        except BaseException as error:
+            self._settle(error)
+            if isinstance(error, OSError):
+                raise pg8000.dbapi.InterfaceError(f"network error: {error}") from error
+            raise
+
     def parameter(self, name: str) -> str | None:
         value: str | None = self.raw.parameter_statuses.get(name)
         return value
 
     def liveness(self) -> Liveness:
-        # Readable may be the server's farewell or a notification: only reading would tell, so ask for a ping.
         if self.closed:
             return "dead"
-        return "unknown" if self._poll.poll(0) else "alive"
+        if not self._poll.poll(0):
+            return "alive"
+        if hasattr(self._socket, "pending"):  # TLS cannot be peeked into: ask for a ping
+            return "unknown"
+        with contextlib.suppress(OSError):
+            # An ErrorResponse that nobody asked for is the server's farewell; anything else may be a notification.
+            return "dead" if self._socket.recv(1, socket.MSG_PEEK) in (b"", b"E") else "unknown"
+        return "dead"
 
     def cancel(self) -> None:
         # A CancelRequest travels on a connection of its own (manual 54.2.8), unencrypted as libpq's did until 17.
@@ -128,25 +204,48 @@ class Pg8000Connection:
             self.raw.close()
 
     def _run(self, sql: str, params: Params) -> Context:
-        self._socket.settimeout(deadline.remaining())
+        if deadline.remaining() == 0:
+            raise DeadlineExceeded("The time was used up before the statement was sent.")
+        if self.closed:
+            raise DatabaseUnavailable("the connection is closed")
+        self.raw.sent = False
         try:
             if params is None:
-                if self.raw.begin is not None:
-                    sql, self.raw.begin = f"{self.raw.begin}; {sql}", None
                 return self.raw.execute_simple(sql)
             statement, names = numbered(sql)
             return self.raw.execute_unnamed(statement, values(names, params))
-        except _ERRORS as error:
-            if _timed_out(error):
-                self.cancel()
-                self._give_up()
-                raise DeadlineExceeded(
-                    "The statement took longer than the time that was left, and was cancelled."
+        except DatabaseError:  # nothing was sent
+            raise
+        except UnicodeEncodeError as error:
+            raise not_text(error) from error
+        except BaseException as error:
+            self._settle(error)
+            if "COPY" in str(error):
+                raise DatabaseError(
+                    "COPY is not done by these functions: use a connection of your own for it.", sqlstate="0A000"
                 ) from error
-            _raise(error)
+            if isinstance(error, _ERRORS):
+                _raise(error)
+            raise
+
+    def _settle(self, error: BaseException) -> None:
+        """Give the connection up, unless nothing was sent or the server's own word ended the statement.
+
+        After anything else, such as KeyboardInterrupt, the rest of the answer would be taken for the next statement's.
+        Raises DeadlineExceeded.
+        """
+        if not self.raw.sent or (isinstance(error, _ERRORS) and _details(error)):
+            return
+        if _timed_out(error) or not isinstance(error, _ERRORS):
+            self.cancel()
+        self._give_up()
+        if _timed_out(error):
+            raise DeadlineExceeded(
+                "The statement took longer than the time that was left, and was cancelled."
+            ) from error
 
     def _give_up(self) -> None:
-        """Close the socket after a timeout, which leaves its buffer in an unknown state."""
+        """Close the socket, and say no goodbye on it."""
         with contextlib.suppress(OSError):
             self._socket.close()
         self.raw._usock = None
@@ -160,45 +259,68 @@ def connect(url: DatabaseURL, *, connect_timeout: float) -> Pg8000Connection:
     tcp_user_timeout and target_session_attrs have a meaning here.
     """
     wanted = url.params.get("target_session_attrs", "any")
+    # A host that is silent must leave time for the next.
+    limit = deadline.bound(connect_timeout)
+    assert limit is not None
+    limit /= len(url.hosts)
     failure = DatabaseUnavailable("no host was tried")
     # Like libpq, prefer-standby takes any host once all of them were found not to be a standby.
     for kind in ("standby", "any") if wanted == "prefer-standby" else (wanted,):
         for host in url.hosts:
             try:
-                raw = _connect_to(host, url, connect_timeout)
+                raw = _connect_to(host, url, limit)
             except _ERRORS as error:
                 failure = _connect_error(error)
                 continue
             if _session_fits(raw.parameter_statuses, kind):
                 return Pg8000Connection(raw)
-            raw.close()
+            with contextlib.suppress(*_ERRORS):
+                raw.close()
             failure = DatabaseUnavailable(f"the session is not {kind}, which target_session_attrs asks for")
     raise failure
 
 
-def _connect_to(host: Host, url: DatabaseURL, connect_timeout: float) -> _OneSyncConnection:
+def _connect_to(host: Host, url: DatabaseURL, limit: float) -> _OneSyncConnection:
     options = url.params.get("options")
-    raw = _OneSyncConnection(
-        url.user,
-        host=host.name,
-        port=host.port,
-        unix_sock=f"{host.name}/.s.PGSQL.{host.port}" if host.is_socket else None,
-        database=url.database,
-        password=url.password or "",
-        timeout=deadline.bound(connect_timeout),
-        ssl_context=False if host.is_socket else tls.ssl_context(url),
-        application_name=url.params.get("application_name"),
-        startup_params={"options": options} if options else None,
-    )
+    connection = _dial(host, url.params, _time_left(deadline.bound(limit)))
+    try:
+        raw = _OneSyncConnection(
+            url.user,
+            host=host.name,
+            sock=connection,
+            database=url.database,
+            password=url.password or "",
+            ssl_context=False if host.is_socket else tls.ssl_context(url),
+            application_name=url.params.get("application_name"),
+            startup_params={"options": options} if options else None,
+        )
+    except BaseException:
+        connection.close()
+        raise
     raw.autocommit = True
     raw._transaction_status = b"I"
-    if not host.is_socket:
-        _keep_alive(raw._usock, url.params)
     return raw
+
+
+def _dial(host: Host, params: Mapping[str, str], limit: float | None) -> socket.socket:
+    """Open the socket ourselves: pg8000 leaves its own open when TLS is not answered."""
+    if host.is_socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(limit)
+        try:
+            connection.connect(f"{host.name}/.s.PGSQL.{host.port}")
+        except OSError:
+            connection.close()
+            raise
+        return connection
+    connection = socket.create_connection((host.name, host.port), limit)
+    _keep_alive(connection, params)
+    return connection
 
 
 def _keep_alive(connection: socket.socket, params: Mapping[str, str]) -> None:
     """Apply libpq's parameters on keepalives, as far as this system knows them."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, option in _KEEPALIVE_OPTIONS:
         if name in params and hasattr(socket, option):
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), int(params[name]))

@@ -40,3 +40,10 @@ def values(names: tuple[str, ...], params: Mapping[str, Any]) -> tuple[Any, ...]
             f"The statement has a parameter {error.args[0]} that was not given.",
             solutions=[f"Given were: {', '.join(map(str, params)) or 'none'}."],
         ) from None
+
+
+def not_text(error: UnicodeEncodeError) -> DatabaseError:
+    """Give the error for half of a surrogate pair, which JSON's escapes can write and UTF-8 cannot; as the server's."""
+    return DatabaseError(
+        f"A value holds a character that is not text: {error.object[error.start : error.end]!a}.", sqlstate="22021"
+    )

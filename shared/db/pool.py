@@ -26,6 +26,7 @@ from shared.errors import (
     ConnectionFailure,
     ConnectionTimeout,
     DatabaseUnavailable,
+    DeadlineExceeded,
     Error,
     PoolClosed,
     PoolTimeout,
@@ -38,44 +39,66 @@ log = logging.getLogger(__name__)
 _PASSING = (TooManyConnections, CannotConnectNow, ConnectionTimeout, ConnectionFailure)
 _FIRST_PAUSE = 0.05  # seconds between attempts to connect; doubles up to the longest
 _LONGEST_PAUSE = 0.5
+_FIRST_WINDOW = 2  # connections opened at once at first: by the time they are there, fewer may be needed
+_SHARING = 3.0  # seconds for which our callers share one connection after the server was full: others have none
 _LOOK_AGAIN = 0.1  # seconds after which a caller that waits during an outage looks whether it may try
+_PING_TIMEOUT = 1.0  # seconds for a suspect connection to answer
+_TELLING = 1.0  # seconds that an attempt to connect must have had, for its timeout to tell more than an earlier failure
 
 
 class Entry:
     """One connection and what the pool knows of it; instants are seconds of the wall clock."""
 
-    __slots__ = ("connection", "expires", "idle_since", "suspect")
+    __slots__ = ("connection", "idle_since", "idle_timeout", "is_first", "lifetime", "opened", "suspect")
 
-    def __init__(self, connection: Connection, now: float, lifetime: float) -> None:
+    def __init__(
+        self, connection: Connection, now: float, *, is_first: bool, idle_timeout: float, lifetime: float
+    ) -> None:
         self.connection = connection
-        self.expires = now + lifetime
+        self.is_first = is_first
+        self.opened = now
+        self.lifetime = lifetime
         self.idle_since = now
+        self.idle_timeout = idle_timeout
         self.suspect = False
+
+    def is_old(self, now: float) -> bool:
+        """Tell whether its lifetime is over."""
+        return _is_over(self.opened, now, self.lifetime)
+
+    def is_stale(self, now: float) -> bool:
+        """Tell whether it was idle for too long."""
+        return _is_over(self.idle_since, now, self.idle_timeout)
 
 
 class _Waiter:
-    """A caller in the queue. Served with a connection, the right to open one (entry None), or a failure."""
+    """A caller in the queue.
 
-    __slots__ = ("entry", "failure", "served")
+    Served with a connection, the right to open one (entry None), a failure, or the news that an outage began (`again`).
+    """
+
+    __slots__ = ("again", "entry", "failure", "served")
 
     def __init__(self) -> None:
         self.entry: Entry | None = None
         self.failure: DatabaseUnavailable | None = None
+        self.again = False
         self.served = threading.Event()
 
 
 class Pool:
     """Lend connections, at most `max_size` at a time, the newest idle one first so that surplus ones age out.
 
-    `connect` opens one within the deadline and raises DatabaseUnavailable. Times are seconds. `timeout` bounds the
-    wait for a connection (None: only the deadline does), `max_waiting` how many callers may wait at once,
-    `surplus_timeout` how long more than one connection stays idle, so that other instances find room on the server.
+    `connect` opens one within the deadline, which the server closes soon after the given idle time, and raises
+    DatabaseUnavailable. Times are seconds. `timeout` bounds the wait for a connection (None: only the deadline does),
+    `max_waiting` how many callers may wait at once, `surplus_timeout` how long connections beyond the first stay idle,
+    so that other instances find room on the server: this one may be frozen, and only the server can close them then.
     `track` remembers who holds a connection, for development: it costs a look at the stack for each.
     """
 
     def __init__(
         self,
-        connect: Callable[[], Connection],
+        connect: Callable[[float], Connection],
         *,
         max_size: int,
         idle_timeout: float,
@@ -105,11 +128,14 @@ class Pool:
         self._idle: list[Entry] = []  # the newest last
         self._in_use: dict[Entry, Holder | None] = {}
         self._opening = 0
+        self._has_first = False  # or opens it
         self._waiters: deque[_Waiter] = deque()
         self._closed = False
         self._failures = 0  # attempts to connect that failed since the last that did not
         self._last_failure: DatabaseUnavailable | None = None
         self._next_attempt = 0.0  # monotonic
+        self._full_until = 0.0  # monotonic
+        self._window = _FIRST_WINDOW  # how many may connect at once: one after a failure, twice as many after a success
         self._counts = {"opened": 0, "closed": 0, "lent": 0, "waited": 0, "timeouts": 0, "failed": 0}
 
     # Lending.
@@ -117,20 +143,28 @@ class Pool:
     def lease(self, timeout: float | None = None) -> Lease:
         """Lend a connection, after waiting for `timeout` at most (None: the pool's own), and never past the deadline.
 
-        Raises PoolTimeout where all stay in use, PoolClosed, or the DatabaseUnavailable of the last attempt.
+        Raises PoolTimeout where all stay in use, PoolClosed, the DatabaseUnavailable of the last attempt, or
+        DeadlineExceeded where no time is left.
         """
         limit = deadline.bound(self.timeout if timeout is None else timeout)
+        if limit == 0 and deadline.remaining() == 0:
+            raise DeadlineExceeded("The time was used up before a connection was asked for.")
         until = None if limit is None else time.monotonic() + limit
         while True:
             entry = self._take(until)
             if entry is None:
                 try:
-                    entry = self._open()
+                    entry = self._open(until)
                 except _PASSING:
                     if until is not None and time.monotonic() >= until:
                         raise
                     continue
-            if self._usable(entry):
+            try:
+                usable = self._usable(entry)
+            except BaseException:  # such as KeyboardInterrupt in a ping
+                self._discard(entry)
+                raise
+            if usable:
                 if self.track:
                     self._in_use[entry] = caller()
                 return Lease(self, entry)
@@ -158,27 +192,47 @@ class Pool:
                 self._waiters.append(waiter)
                 self._counts["waited"] += not waited
                 waited = True
-                failing = self._failures > 0
+                failing = self._failures > 0 or time.monotonic() < self._full_until
             left = None if until is None else max(0.0, until - time.monotonic())
             if failing:
                 left = _LOOK_AGAIN if left is None else min(left, _LOOK_AGAIN)
-            waiter.served.wait(left)
+            try:
+                waiter.served.wait(left)
+            except BaseException:  # such as KeyboardInterrupt
+                self._leave_queue(waiter)
+                raise
             with self._lock:
-                if waiter.served.is_set():
-                    if waiter.failure is not None:
-                        raise waiter.failure
+                if not waiter.served.is_set():
+                    self._waiters.remove(waiter)
+                elif waiter.failure is not None:
+                    raise waiter.failure
+                elif not waiter.again:
                     return waiter.entry
+
+    def _leave_queue(self, waiter: _Waiter) -> None:
+        """Pass on what a caller was served that no longer wants it."""
+        with self._lock:
+            if not waiter.served.is_set():
                 self._waiters.remove(waiter)
+            elif waiter.entry is None and waiter.failure is None and not waiter.again:
+                self._opening -= 1
+                self._make_room()
+        if waiter.entry is not None:
+            self.give_back(waiter.entry)
 
     def _may_open(self) -> bool:
-        if len(self._in_use) + self._opening >= self.max_size:
+        ours, now = len(self._in_use) + self._opening, time.monotonic()
+        if ours >= self.max_size or self._opening >= self._window or now < self._next_attempt:
             return False
-        return self._failures == 0 or (self._opening == 0 and time.monotonic() >= self._next_attempt)
+        return ours == 0 or now >= self._full_until
 
     def _exhausted(self) -> DatabaseUnavailable:
         self._counts["timeouts"] += 1
-        if self._last_failure is not None and not self._in_use:
-            return _again(self._last_failure)
+        if not self._in_use:
+            if self._last_failure is not None:
+                return _again(self._last_failure)
+            if self._opening:
+                return ConnectionTimeout("The database did not answer an attempt to connect that is still under way.")
         holders = "".join(f" {holder}." for holder in self._in_use.values() if holder is not None)
         error = PoolTimeout(
             f"All {len(self._in_use)} connections of this process stayed in use, and {len(self._waiters)} more callers "
@@ -193,28 +247,42 @@ class Pool:
 
     # Opening and closing.
 
-    def _open(self) -> Entry:
+    def _open(self, until: float | None) -> Entry:
+        left = None if until is None else max(0.0, until - time.monotonic())
+        with self._lock:
+            is_first, self._has_first = not self._has_first, True
+        idle_timeout = self.idle_timeout if is_first else self.surplus_timeout
         try:
-            connection = self._connect()
+            with contextlib.nullcontext() if left is None else deadline.within(left):
+                connection = self._connect(idle_timeout)
         except BaseException as error:
             with self._lock:
                 self._opening -= 1
+                self._has_first = self._has_first and not is_first
                 self._counts["failed"] += 1
-                if isinstance(error, DatabaseUnavailable):
-                    self._failed(error)
-                else:
+                if not isinstance(error, DatabaseUnavailable):
                     self._make_room()
-            raise
+                    raise
+                known = self._last_failure
+                hurried = isinstance(error, ConnectionTimeout) and left is not None and left < _TELLING
+                if known is None or not hurried:
+                    self._failed(error)
+                    raise
+                self._failed(known)
+            raise _again(known) from error
         # Jitter, so that connections opened together do not all expire together.
-        entry = Entry(connection, self._clock(), self.max_lifetime * random.uniform(0.9, 1.0))  # noqa: S311
+        lifetime = self.max_lifetime * random.uniform(0.9, 1.0)  # noqa: S311
+        entry = Entry(connection, self._clock(), is_first=is_first, idle_timeout=idle_timeout, lifetime=lifetime)
         with self._lock:
             self._opening -= 1
             self._counts["opened"] += 1
             self._counts["lent"] += 1
             self._in_use[entry] = None
             self._failures = 0
+            self._next_attempt = 0.0
             self._last_failure = None
-            # After an outage: each that comes through lets two more try.
+            # Each that comes through lets two more try.
+            self._window = min(self.max_size, self._window * 2)
             self._make_room()
             self._make_room()
         return entry
@@ -222,38 +290,57 @@ class Pool:
     def _failed(self, error: DatabaseUnavailable) -> None:
         self._failures += 1
         self._last_failure = error
+        self._window = 1
         pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self._failures - 1, 10))
+        if isinstance(error, TooManyConnections):
+            self._full_until = time.monotonic() + _SHARING
         self._next_attempt = time.monotonic() + pause * random.uniform(0.5, 1.0)  # noqa: S311
         if not isinstance(error, _PASSING) and not self._in_use:
             while self._waiters:
                 self._serve(failure=_again(error))
+        elif self._failures == 1:  # who queued in better times does not look whether it may try
+            while self._waiters:
+                self._serve(again=True)
         self._drained.notify_all()
 
     def _usable(self, entry: Entry) -> bool:
         now = self._clock()
-        # A clock that was set back makes the idle time unknown, so it counts as over.
-        if not 0 <= now - entry.idle_since < self.idle_timeout or now >= entry.expires:
+        if entry.is_stale(now) or entry.is_old(now):
             return False
         liveness = entry.connection.liveness()
         if liveness == "alive" and not entry.suspect:
             return True
         if liveness != "dead":
             try:
-                entry.connection.execute("SELECT 1")
+                with deadline.within(_PING_TIMEOUT):
+                    entry.connection.execute("SELECT 1")
             except Error:
-                liveness = "dead"
+                if entry.suspect:  # the second that is dead: so are the others, and to ping each may take long
+                    self._discard_suspects()
             else:
                 entry.suspect = False
                 return True
-        with self._lock:  # where one is dead, its neighbours may be: ping them before use
+        self._suspect_neighbours()
+        return False
+
+    def _suspect_neighbours(self) -> None:
+        """Where one is dead, its neighbours may be: have them pinged before use."""
+        with self._lock:
             for neighbour in self._idle:
                 neighbour.suspect = True
-        return False
+
+    def _discard_suspects(self) -> None:
+        with self._lock:
+            suspects = [entry for entry in self._idle if entry.suspect]
+            self._idle = [entry for entry in self._idle if not entry.suspect]
+        for entry in suspects:
+            self._discard(entry)
 
     def _discard(self, entry: Entry) -> None:
         entry.connection.close()
         with self._lock:
             self._counts["closed"] += 1
+            self._has_first = self._has_first and not entry.is_first
             if entry in self._in_use:
                 del self._in_use[entry]
                 self._make_room()
@@ -265,10 +352,13 @@ class Pool:
             self._opening += 1
             self._serve()
 
-    def _serve(self, entry: Entry | None = None, failure: DatabaseUnavailable | None = None) -> None:
+    def _serve(
+        self, entry: Entry | None = None, failure: DatabaseUnavailable | None = None, again: bool = False
+    ) -> None:
         waiter = self._waiters.popleft()
         waiter.entry = entry
         waiter.failure = failure
+        waiter.again = again
         waiter.served.set()
 
     # Taking back.
@@ -278,11 +368,12 @@ class Pool:
         if entry not in self._in_use:
             return  # lent before a fork: the parent's
         if not _clean(entry.connection):
+            self._suspect_neighbours()
             self._discard(entry)
             return
         entry.idle_since = self._clock()
         with self._lock:
-            if self._closed or entry.idle_since >= entry.expires:
+            if self._closed or entry.is_old(entry.idle_since):
                 surplus = [entry]
             else:
                 surplus = self._take_surplus(entry.idle_since)
@@ -292,15 +383,16 @@ class Pool:
                     self._serve(entry)
                 else:
                     del self._in_use[entry]
-                    self._idle.append(entry)
+                    # The first stays on top, and so in use: those beside it are closed sooner.
+                    below = self._idle and self._idle[-1].is_first
+                    self._idle.insert(len(self._idle) - 1 if below else len(self._idle), entry)
         for old in surplus:
             self._discard(old)
 
     def _take_surplus(self, now: float) -> list[Entry]:
-        """Take out what has been idle for too long beside the one that comes back; the lock is held."""
-        limit = now - min(self.idle_timeout, self.surplus_timeout)
+        """Take out what has been idle for too long; the lock is held."""
         surplus = []
-        while self._idle and self._idle[0].idle_since <= limit:
+        while self._idle and self._idle[0].is_stale(now):
             surplus.append(self._idle.pop(0))
         return surplus
 
@@ -351,6 +443,11 @@ class Pool:
             }
 
 
+def _is_over(begin: float, now: float, limit: float) -> bool:
+    """Tell whether `limit` seconds have passed. A clock that was set back leaves that unknown: then they have."""
+    return not 0 <= now - begin < limit
+
+
 def _clean(connection: Connection) -> bool:
     """Roll back what was left open; tell whether the connection may be lent again."""
     if connection.closed:
@@ -370,13 +467,21 @@ def _again(error: DatabaseUnavailable) -> DatabaseUnavailable:
 
 
 _pools: "weakref.WeakSet[Pool]" = weakref.WeakSet()
+_inherited: list[Entry] = []  # in a forked child, so that their finalizers do not run
 
 
 def _after_fork() -> None:
-    # The connections are the parent's: closing them would end the parent's sessions. The drivers' finalizers leave
-    # them alone in a child, so forgetting them is enough. The lock may be held by a thread that the child lacks.
+    # The connections are the parent's, and closing them would end its sessions. Their descriptors lead nowhere from
+    # now on, so that nothing this process still does with one, such as leaving a transaction's block, reaches the
+    # server; nor does it keep the parent's sessions alive. The lock may be held by a thread that the child lacks.
+    nowhere = os.open(os.devnull, os.O_RDWR)
     for pool in _pools:
+        for entry in (*pool._idle, *pool._in_use):
+            if not entry.connection.closed:
+                os.dup2(nowhere, entry.connection.raw.fileno(), inheritable=False)
+                _inherited.append(entry)
         pool._begin()
+    os.close(nowhere)
 
 
 if hasattr(os, "register_at_fork"):

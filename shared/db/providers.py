@@ -5,7 +5,7 @@ drops our start-up options (connector.py).
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,6 +16,15 @@ from shared.db.url import DatabaseURL, Host
 # transaction: a pooler that may change the server connection after every transaction.
 # rds_proxy: as transaction, but pins the connection to us, for good, when we touch session state.
 Pooler = Literal["none", "session", "transaction", "rds_proxy"]
+
+# What each kind forbids. We keep to it ourselves; an endpoint's own SQL must, too.
+FORBIDS: Mapping[Pooler, str] = {
+    "none": "nothing",
+    "session": "many clients: it keeps a server connection for each",
+    "transaction": "start-up options, named prepared statements, SET, session advisory locks, temporary tables, "
+    "LISTEN, WITH HOLD cursors",
+    "rds_proxy": "as transaction; each pins the connection, and so do cursors, and calls of nextval and setval",
+}
 
 _Direct = Callable[[DatabaseURL], DatabaseURL | None]
 
@@ -46,21 +55,30 @@ class Provider:
 
 def _without_pooler_suffix(url: DatabaseURL) -> DatabaseURL:
     hosts = tuple(replace(host, name=re.sub(r"-pooler(?=\.)", "", host.name, count=1)) for host in url.hosts)
-    return replace(url, hosts=hosts)
+    options = url.params.get("options")
+    if options is not None:  # Neon's way for clients without SNI: options=endpoint=ep-...-pooler
+        url = url.with_params(options=re.sub(r"(\bendpoint=[\w-]+?)-pooler\b", r"\1", options))
+    return _without_hint(replace(url, hosts=hosts))
 
 
 def _on_port(port: int) -> _Direct:
     def direct(url: DatabaseURL) -> DatabaseURL:
-        hints = {name: value for name, value in url.hints.items() if name != "pgbouncer"}
-        return replace(url, hosts=tuple(Host(host.name, port) for host in url.hosts), hints=hints)
+        return _without_hint(replace(url, hosts=tuple(Host(host.name, port) for host in url.hosts)))
 
     return direct
 
 
+def _without_hint(url: DatabaseURL) -> DatabaseURL:
+    return replace(url, hints={name: value for name, value in url.hints.items() if name != "pgbouncer"})
+
+
+# In China and in some GovCloud endpoints the region stands behind `rds`.
+_RDS = r"\.(.+\.)?rds\.([^.]+\.)?amazonaws\.com(\.cn)?"
+
 # The first row that matches counts. The documentation's table of providers is checked against this one.
 PROVIDERS: tuple[Provider, ...] = (
     Provider("Neon, pooled", "transaction", r"[^.]+-pooler\..*neon\.tech", direct=_without_pooler_suffix),
-    Provider("Neon", "none", r".*\.neon\.tech", note="A computer at rest takes up to a few seconds to wake."),
+    Provider("Neon", "none", r".*\.neon\.tech", note="A database at rest takes up to a few seconds to wake."),
     Provider(
         "Vercel Postgres, pooled", "transaction", r"[^.]+-pooler\..*vercel-storage\.com",
         direct=_without_pooler_suffix,
@@ -68,7 +86,7 @@ PROVIDERS: tuple[Provider, ...] = (
     Provider("Vercel Postgres", "none", r".*\.vercel-storage\.com"),
     Provider(
         "Supabase, transaction pooler", "transaction", r".*\.pooler\.supabase\.com", 6543,
-        direct=_on_port(5432), note="Its session pooler, on port 5432, serves as the direct address over IPv4 too.",
+        direct=_on_port(5432), note="Its session pooler, on port 5432, is reachable over IPv4 and serves as direct.",
     ),
     Provider(
         "Supabase, session pooler", "session", r".*\.pooler\.supabase\.com",
@@ -76,25 +94,26 @@ PROVIDERS: tuple[Provider, ...] = (
     ),
     Provider("Supabase, dedicated pooler", "transaction", r"db\..*\.supabase\.(co|com)", 6543, direct=_on_port(5432)),
     Provider("Supabase", "none", r"db\..*\.supabase\.(co|com)", note="Reachable over IPv6 only, without the add-on."),
-    Provider("Railway", "none", r".*\.(railway\.internal|railway\.app|rlwy\.net)"),
-    Provider("Render", "none", r"dpg-[^.]+(\..*render\.com)?"),
     Provider(
         "DigitalOcean, connection pool", "transaction", r".*\.ondigitalocean\.com", 25061,
-        note="The database name is the pool's, so the direct address must be given as DIRECT_URL.",
+        note="The URL names the pool, not the database, so DIRECT_URL must be set.",
     ),
     Provider("DigitalOcean", "none", r".*\.ondigitalocean\.com"),
     Provider(
-        "AWS RDS Proxy", "rds_proxy", r".*\.proxy-[^.]+\..*rds\.amazonaws\.com(\.cn)?",
-        note="It does not pass cancel requests on: give the role a statement_timeout.",
+        "AWS RDS Proxy", "rds_proxy", r".*\.proxy-[^.]+" + _RDS,
+        note="The URL does not tell the server, so DIRECT_URL must be set. Cancel requests are not passed on.",
     ),
-    Provider("AWS Aurora", "none", r".*\.cluster-[^.]+\..*rds\.amazonaws\.com(\.cn)?"),
-    Provider("AWS RDS", "none", r".*\.rds\.amazonaws\.com(\.cn)?"),
-    Provider("Google Cloud SQL, socket", "none", r"/cloudsql/.*"),
-    Provider(
-        "Azure, PgBouncer", "transaction", r".*\.postgres\.(database|cosmos)\.azure\.com", 6432, direct=_on_port(5432)
-    ),
+    Provider("AWS Aurora", "none", r".*\.cluster-[^.]+" + _RDS),
+    Provider("AWS RDS", "none", r".*" + _RDS),
+    Provider("Azure, PgBouncer", "transaction", r".*\.postgres\.(database|cosmos)\.azure\.com", 6432, _on_port(5432)),
     Provider("Azure", "none", r".*\.postgres\.(database|cosmos)\.azure\.com"),
-    Provider("PgBouncer", "transaction", r".*", 6432, note="6432 is PgBouncer's own port; pgbouncer=false denies it."),
+    Provider(
+        "PgBouncer", "transaction", r".*", 6432,
+        note="6432 is PgBouncer's own port, also at Google Cloud SQL and Railway; pgbouncer=false denies it.",
+    ),
+    Provider("Google Cloud SQL", "none", r"/cloudsql/.*|.*\.sql\.goog"),
+    Provider("Railway", "none", r".*\.(railway\.internal|railway\.app|rlwy\.net)"),
+    Provider("Render", "none", r"dpg-[^.]+(\..*render\.com)?"),
     Provider("PostgreSQL", "none", r".*"),
 )  # fmt: skip
 
@@ -108,7 +127,7 @@ def provider_of(url: DatabaseURL) -> Provider:
     if hint == "true" and found.keeps_session:
         return replace(_HINTED, direct=found.direct)
     if hint == "false" and not found.keeps_session:
-        return replace(found, pooler="none")
+        return replace(found, pooler="none", note="The URL says pgbouncer=false.")
     return found
 
 
@@ -118,3 +137,19 @@ def direct_url(url: DatabaseURL) -> DatabaseURL | None:
     if provider.keeps_session:
         return url
     return provider.direct(url) if provider.direct else None
+
+
+def better_for_functions(url: DatabaseURL) -> DatabaseURL | None:
+    """Give the transaction pooler's URL where a session pooler stands, which has no room for many instances.
+
+    None where the URL is fine, or where no better one can be told.
+    """
+    if provider_of(url).pooler != "session":
+        return None
+    better = replace(url, hosts=tuple(Host(host.name, 6543) for host in url.hosts))
+    return better if provider_of(better).pooler == "transaction" else None
+
+
+def role_of(url: DatabaseURL) -> str:
+    """Give the role's name on the server: Supabase's shared pooler wants the project's behind a dot as well."""
+    return url.user.partition(".")[0] if url.host.endswith(".pooler.supabase.com") else url.user

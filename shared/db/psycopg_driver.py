@@ -3,25 +3,26 @@
 import contextlib
 import select
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any, NoReturn, TypeVar
 
 import psycopg
 from psycopg import generators, pq
 from psycopg.abc import PQGen, PQGenConn
-from psycopg.adapt import AdaptersMap, PyFormat, Transformer
+from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq.abc import PGresult
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import JsonbDumper
+from psycopg.waiting import Ready
 
 from shared import deadline
 from shared.db import tls
 from shared.db.drivers import Liveness, Params, Row
 from shared.db.failures import connect_error_from, error_from, first_line
-from shared.db.placeholders import numbered, values
+from shared.db.placeholders import not_text, numbered, values
 from shared.db.url import DatabaseURL
-from shared.errors import DeadlineExceeded
+from shared.errors import DatabaseError, DeadlineExceeded
 
 _T = TypeVar("_T")
 _CANCEL_TIMEOUT = 1.0  # seconds for a cancelled statement to end before its connection is given up
@@ -53,7 +54,7 @@ class _DeadlineConnection(psycopg.Connection[DictRow]):
         """
         try:
             self.cancel_safe(timeout=_CANCEL_TIMEOUT)
-            return super().wait(gen, 0.1, _CANCEL_TIMEOUT)
+            return super().wait(_resumed(gen), 0.1, _CANCEL_TIMEOUT)
         except psycopg.errors.QueryCanceled:
             pass
         except (psycopg.Error, psycopg.errors._WaitTimeout):
@@ -79,6 +80,22 @@ class _DeadlineConnection(psycopg.Connection[DictRow]):
             ready = yield wanted
 
 
+def _resumed(gen: PQGen[_T]) -> PQGen[_T]:
+    """Go on with a generator in its middle: psycopg's wait would begin with None, which its C code does not take."""
+    ready: int = Ready.NONE
+    while True:
+        try:
+            wanted = gen.send(ready)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+        ready = yield wanted
+
+
+def _check_time() -> None:
+    if deadline.remaining() == 0:
+        raise DeadlineExceeded("The time was used up before the statement was sent.")
+
+
 class PsycopgConnection:
     """The drivers' protocol over psycopg.
 
@@ -101,7 +118,8 @@ class PsycopgConnection:
 
     @property
     def in_transaction(self) -> bool:
-        return self.raw.pgconn.transaction_status != _IDLE
+        # A BEGIN that still waits would open a transaction for the next borrower.
+        return self._begin is not None or self.raw.pgconn.transaction_status != _IDLE
 
     @property
     def in_failed_transaction(self) -> bool:
@@ -118,12 +136,13 @@ class PsycopgConnection:
     def fetch(self, sql: str, params: Params = None) -> list[Row]:
         try:
             if self._needs_cursor(sql, params):
-                return self._run_cursor(sql, params).fetchall()
+                cursor = self._run_cursor(sql, params)
+                return cursor.fetchall() if cursor.description else []
             result = self._run(sql, params)
             names = [(result.fname(column) or b"").decode(self._encoding) for column in range(result.nfields)]
             self._transformer.set_pgresult(result)
             return self._transformer.load_rows(0, result.ntuples, lambda values: dict(zip(names, values, strict=True)))
-        except psycopg.Error as error:
+        except (psycopg.Error, UnicodeEncodeError) as error:
             _raise(error)
 
     def execute(self, sql: str, params: Params = None) -> int:
@@ -131,10 +150,11 @@ class PsycopgConnection:
             if self._needs_cursor(sql, params):
                 return max(0, self._run_cursor(sql, params).rowcount)
             return self._run(sql, params).command_tuples or 0
-        except psycopg.Error as error:
+        except (psycopg.Error, UnicodeEncodeError) as error:
             _raise(error)
 
     def execute_many(self, sql: str, sequence: Iterable[Mapping[str, Any]]) -> int:
+        _check_time()
         try:
             begin, self._begin = self._begin, None
             with self.raw.cursor() as cursor:
@@ -143,14 +163,33 @@ class PsycopgConnection:
                         self.raw.execute(begin)
                     cursor.executemany(sql, list(sequence))
                 return max(0, cursor.rowcount)
-        except psycopg.Error as error:
+        except (psycopg.Error, UnicodeEncodeError) as error:
             _raise(error)
+
+    def call(self, function: Callable[[], _T], *, alone: bool) -> _T:
+        _check_time()
+        begin, self._begin = self._begin, None
+        try:
+            if begin is None:
+                return function()
+            if alone:
+                self.raw.execute(begin)
+                return function()
+            with self.raw.pipeline():
+                self.raw.execute(begin)
+                return function()
+        except psycopg.Error as error:
+            error._pgconn = None  # its repr prints the password
+            if self.raw.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+                self.raw.pgconn.finish()  # it waits for data in the middle of a COPY
+            raise
 
     def _needs_cursor(self, sql: str, params: Params) -> bool:
         """Tell whether a statement travels with its BEGIN, or may be several, which the extended protocol refuses."""
         return self._begin is not None or (params is None and ";" in sql)
 
     def _run(self, sql: str, params: Params) -> PGresult:
+        _check_time()
         raw = self.raw
         transformer = self._transformer
         if params is None:
@@ -171,9 +210,12 @@ class PsycopgConnection:
         if result.status == pq.ExecStatus.FATAL_ERROR:
             raise psycopg.errors.error_from_result(result, self._encoding)
         pgconn.finish()  # it waits for data in the middle of a COPY
-        raise psycopg.NotSupportedError("COPY is not done by these functions: use a connection of your own for it")
+        raise psycopg.NotSupportedError("COPY")
 
     def _run_cursor(self, sql: str, params: Params) -> psycopg.Cursor[DictRow]:
+        _check_time()
+        if params is not None:
+            values(numbered(sql)[1], params)  # one rule for parameters, whichever way a statement takes
         begin, self._begin = self._begin, None
         if begin is None:
             return self.raw.execute(sql)
@@ -213,7 +255,8 @@ class PsycopgConnection:
 
 
 def connect(url: DatabaseURL, *, connect_timeout: float) -> PsycopgConnection:
-    """Open a connection. Raises DatabaseUnavailable, whose text holds no password."""
+    """Open a connection. Raises DatabaseUnavailable, whose text holds no password; ConfigurationError."""
+    tls.check_roots(url)
     # A host that is silent must leave time for the next.
     limit = deadline.bound(connect_timeout)
     assert limit is not None
@@ -235,26 +278,28 @@ def connect(url: DatabaseURL, *, connect_timeout: float) -> PsycopgConnection:
 
 def _open(url: DatabaseURL) -> psycopg.Connection[DictRow]:
     kwargs: dict[str, Any] = dict(url.connect_kwargs())
-    return _DeadlineConnection.connect(
+    raw = _DeadlineConnection.connect(
         conninfo="", autocommit=True, prepare_threshold=None, row_factory=dict_row, **kwargs
     )
+    raw.adapters.register_dumper(dict, JsonbDumper)  # as pg8000 does
+    return raw
 
 
-def _adapters() -> AdaptersMap:
-    """Convert values as psycopg does, and a dict to jsonb, as pg8000 does too."""
-    adapters = AdaptersMap(psycopg.adapters)
-    adapters.register_dumper(dict, JsonbDumper)
-    return adapters
-
-
-def _raise(error: psycopg.Error) -> NoReturn:
+def _raise(error: psycopg.Error | UnicodeEncodeError) -> NoReturn:
+    if isinstance(error, UnicodeEncodeError):
+        raise not_text(error) from error
     message = error.diag.message_primary or first_line(error)
     error._pgconn = None  # its repr prints the password
+    if error.sqlstate is None and "COPY" in message:
+        raise DatabaseError(
+            "COPY is not done by these functions: use a connection of your own for it.", sqlstate="0A000"
+        ) from error
+    if error.sqlstate is None and not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        raise DatabaseError(message) from error  # psycopg itself refused a value
     raise error_from(error.sqlstate, message, error.diag.constraint_name) from error
 
 
 def _scrubbed(error: psycopg.Error) -> psycopg.Error:
     """Take from the error of a failed connect what holds the password: libpq's handle and psycopg's frames."""
     error._pgconn = None
-    error.__cause__ = error.__context__ = None
     return error.with_traceback(None)

@@ -35,7 +35,7 @@ P = ParamSpec("P")
 # never: running it again would fail again, or might do it twice.
 Action = Literal["again", "reconnect", "refresh", "wait", "never"]
 
-# The one table; PostgreSQL manual, appendix A. What is not in it is `never`. docs/CONNECTIONS.md is compared with it.
+# The one table; PostgreSQL manual, appendix A. What is not in it is `never`. docs/RETRY.md is compared with it.
 ACTIONS: Mapping[str, Action] = {
     "40001": "again",  # serialization_failure
     "40P01": "again",  # deadlock_detected

@@ -5,15 +5,25 @@ own `options` override them. Behind a transaction pooler they cannot be sent: th
 """
 
 import os
+import re
 import secrets
 import socket
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 _MARGIN = 2.0  # seconds that the server waits longer than we do, so that our own limit comes first
 _LOCK_TIMEOUT = 10.0  # seconds; a request that waits longer for a lock keeps others waiting too
+_NAME_LIMIT = 63  # bytes of application_name that the server keeps (NAMEDATALEN - 1)
 
-# Distinguishes the instances in pg_stat_activity; drawn once a process.
-_instance = secrets.token_hex(3)
+# How soon we notice that the server is gone while we wait without a deadline: after 30 s (libpq's names and units,
+# manual 34.1.2). Unacknowledged data suspends the keepalives, hence the last.
+KEEPALIVES: Mapping[str, str] = {
+    "keepalives_idle": "15",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
 
 
 class SessionLimits(NamedTuple):
@@ -42,29 +52,45 @@ def limits(*, request_timeout: float, idle_timeout: float) -> SessionLimits:
     )
 
 
-def application_name() -> str:
-    """Name this process for pg_stat_activity: where it runs, and a part that is its own. At most 63 bytes."""
+def application_name(own: str | None = None) -> str:
+    """Name this process for pg_stat_activity: where it runs, and a part that is its own; or clean the URL's `own`.
+
+    The server would keep as much: printable ASCII, 63 bytes (manual 19.8).
+    """
     place = (
         os.environ.get("AWS_LAMBDA_FUNCTION_NAME")
         or os.environ.get("VERCEL_DEPLOYMENT_ID")
         or f"{socket.gethostname()}:{os.getpid()}"
     )
-    return f"{place.encode('ascii', 'replace').decode()[:50]}/{_instance}"
+    name = own or f"{place[:50]}/{_instance(os.getpid())}"
+    return re.sub(r"[^ -~]", "?", name)[:_NAME_LIMIT]
 
 
-def startup_options(settings: dict[str, str], own: str | None = None) -> str:
-    """Write the `options` of a start-up packet; `own`, from the URL, comes last and wins (manual 32.1.2)."""
+@lru_cache(maxsize=1)
+def _instance(pid: int) -> str:  # noqa: ARG001 - a forked child is an instance of its own
+    return secrets.token_hex(3)
+
+
+def startup_options(settings: Mapping[str, str], own: str | None = None) -> str:
+    """Write the `options` of a start-up packet; `own`, from the URL, comes last and wins (manual 34.1.2)."""
     ours = " ".join(f"-c {name}={_escape(value)}" for name, value in settings.items())
     return f"{ours} {own}" if own else ours
 
 
 def role_settings(limits: SessionLimits, role: str) -> list[str]:
-    """Give the SQL that makes the limits defaults of a role, for use behind a transaction pooler."""
-    quoted = '"' + role.replace('"', '""') + '"'
+    """Give the SQL that makes the limits defaults of a role, for use behind a transaction pooler.
+
+    Sessions that exist keep what they have.
+    """
     # The others are about connections, which behind a pooler are the pooler's.
     names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
-    return [f"ALTER ROLE {quoted} SET {name} = '{limits.settings()[name]}ms';" for name in names]
+    return [f"ALTER ROLE {identifier(role)} SET {name} = '{limits.settings()[name]}ms';" for name in names]
+
+
+def identifier(name: str) -> str:
+    """Quote a name for SQL, so that its case and its special characters are kept (manual 4.1.1)."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _escape(value: str) -> str:
-    return value.replace("\\", "\\\\").replace(" ", "\\ ")
+    return re.sub(r"([\\\s])", r"\\\1", value)

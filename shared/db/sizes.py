@@ -6,6 +6,7 @@ sizes by its processors, since more connections than that only queue inside Post
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,14 +15,19 @@ if TYPE_CHECKING:  # settings reads this package's url module, so at run time th
 
 
 class PoolSize(NamedTuple):
-    """What a pool may hold; times in seconds, those of idle connections by the wall clock. `why` names the rule."""
+    """What a pool may hold; times in seconds, those of idle connections by the wall clock."""
 
     max_size: int
     idle_timeout: float
     surplus_timeout: float  # for connections beyond the first
-    why: str
+    rule: str  # where this runs, and so why these are the defaults
     # None: as long as the deadline allows. Long enough for a database at rest to wake up.
     timeout: float | None = 15.0
+    overridden: Mapping[str, str] = {}  # by what, for each that is not the rule's
+
+    def why(self, name: str) -> str:
+        """Say where one of the numbers comes from."""
+        return self.overridden.get(name, self.rule)
 
 
 def pool_size(settings: "Settings") -> PoolSize:
@@ -31,16 +37,27 @@ def pool_size(settings: "Settings") -> PoolSize:
     """
     size = _by_rule(settings)
     hints = settings.database_url.hints
-    if "connection_limit" in hints:
-        size = size._replace(max_size=int(hints["connection_limit"]), why="connection_limit in the URL")
-    if settings.database_pool_max is not None:
-        size = size._replace(max_size=settings.database_pool_max, why="DATABASE_POOL_MAX")
-    if settings.database_pool_idle_timeout is not None:
-        size = size._replace(idle_timeout=settings.database_pool_idle_timeout)
-    timeout = settings.database_pool_timeout
-    if timeout is None:
-        timeout = float(hints.get("pool_timeout", size.timeout or 0))
-    return size._replace(surplus_timeout=min(size.surplus_timeout, size.idle_timeout), timeout=timeout or None)
+    given: tuple[tuple[str, str, float | None], ...] = (
+        ("max_size", "connection_limit in the URL", _number(hints, "connection_limit")),
+        ("max_size", "DATABASE_POOL_MAX", settings.database_pool_max),
+        ("idle_timeout", "DATABASE_POOL_IDLE_TIMEOUT", settings.database_pool_idle_timeout),
+        ("timeout", "pool_timeout in the URL", _number(hints, "pool_timeout")),
+        ("timeout", "DATABASE_POOL_TIMEOUT", settings.database_pool_timeout),
+    )
+    values = {name: value for name, _, value in given if value is not None}
+    overridden = {name: by for name, by, value in given if value is not None}
+    idle_timeout = values.get("idle_timeout", size.idle_timeout)
+    return size._replace(
+        max_size=int(values.get("max_size", size.max_size)),
+        idle_timeout=idle_timeout,
+        surplus_timeout=min(size.surplus_timeout, idle_timeout),
+        timeout=values.get("timeout", size.timeout) or None,
+        overridden=overridden,
+    )
+
+
+def _number(hints: Mapping[str, str], name: str) -> float | None:
+    return float(hints[name]) if name in hints else None
 
 
 def _by_rule(settings: "Settings") -> PoolSize:
@@ -51,7 +68,11 @@ def _by_rule(settings: "Settings") -> PoolSize:
         return PoolSize(10, 30, 30, "development")
     if settings.environment == "test":
         return PoolSize(5, 10, 10, "test")
-    cpus = available_cpus()
+    return server_size(available_cpus())
+
+
+def server_size(cpus: int) -> PoolSize:
+    """Give the size for a long-lived server with so many processors."""
     return PoolSize(min(20, cpus * 2 + 1), 60, 60, f"a long-lived server with {cpus} CPUs: CPU x 2 + 1, at most 20")
 
 

@@ -42,6 +42,10 @@ class _OneConnection:
     def lease(self, timeout: float | None = None) -> Lease:  # noqa: ARG002 - the pool's signature
         return cast(Lease, _Savepoint(self))
 
+    def statistics(self) -> dict[str, int]:
+        """Never busy: a caller waits for its turn."""
+        return {"in_use": 0, "max_size": 1}
+
 
 class _Savepoint:
     """One loan: what fails in it is undone, what it commits is kept until the end of the test."""

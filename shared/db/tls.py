@@ -68,8 +68,9 @@ def with_roots(url: DatabaseURL, environ: Mapping[str, str] | None = None) -> Da
     if not wanted:
         return url
     # Not Path.expanduser, which raises where there is no home, as for a container's nameless user.
-    if roots is None and Path(os.path.expanduser("~/.postgresql/root.crt")).exists():  # noqa: PTH111
-        return url
+    own = os.path.expanduser("~/.postgresql/root.crt")  # noqa: PTH111
+    if roots is None and Path(own).exists():  # libpq's default; pg8000 needs to be told
+        return url.with_params(sslrootcert=own)
     found = system_roots(os.environ if environ is None else environ)
     # libpq refuses sslrootcert=system with a weaker mode than verify-full, for good reason: keep that rule.
     mode = "verify-full" if roots == "system" else url.sslmode
@@ -106,8 +107,20 @@ def ssl_context(url: DatabaseURL) -> "ssl.SSLContext | bool | None":
         else:
             context.load_verify_locations(cafile=roots)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(
-            f"The file of root certificates {roots} cannot be read.",
-            solutions=["Correct sslrootcert in the URL, or leave it out to use the system's."],
-        ) from error
+        raise unreadable_roots(url) from error
     return context
+
+
+def check_roots(url: DatabaseURL) -> None:
+    """Raise ConfigurationError where libpq would silently check nothing, since a file for `require` is not there."""
+    roots = url.params.get("sslrootcert")
+    if url.sslmode == "require" and roots not in (None, "system") and not Path(roots or "").is_file():
+        raise unreadable_roots(url)
+
+
+def unreadable_roots(url: DatabaseURL) -> ConfigurationError:
+    """Give the error for a file of root certificates that is not there, or holds none."""
+    return ConfigurationError(
+        f"The file of root certificates {url.params.get('sslrootcert')} cannot be read, or holds no certificate.",
+        solutions=["Correct sslrootcert in the URL, or leave it out to use the system's."],
+    )

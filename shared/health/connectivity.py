@@ -6,12 +6,11 @@ import threading
 import time
 
 from shared import db, deadline
-from shared.errors import Error, PoolTimeout, TooManyConnections
+from shared.errors import Error, TooManyConnections
 
 log = logging.getLogger(__name__)
 
 CHECK_TIMEOUT = 1.5  # seconds for a check to connect and ask
-_POOL_TIMEOUT = 0.3  # seconds for it to wait for a connection of the pool
 _WAIT = 1.8  # seconds for a caller to wait for it: the endpoint promises an answer in 2
 
 
@@ -31,7 +30,10 @@ class _Check:
                 _ask()
             self.connected = True
         except Error as error:
-            log.warning("health: %s: %s", error.code, error.message)
+            # The caller waits no longer, and its answer says nothing of this: the log does.
+            from shared.db.diagnosis import for_log
+
+            log.warning("health: %s: %s", error.code, error.message, extra=for_log(error))
         except Exception:
             log.exception("health: the check itself failed")
         finally:
@@ -39,11 +41,13 @@ class _Check:
 
 
 def _ask() -> None:
-    try:
-        with db.get_pool().lease(timeout=_POOL_TIMEOUT) as connection:
+    pool = db.get_pool()
+    counts = pool.statistics()
+    if counts["in_use"] < counts["max_size"]:
+        with pool.lease() as connection:
             connection.execute("SELECT 1")
-    except PoolTimeout:
-        # Busy is not down: a connection beside the pool tells which it is.
+    else:
+        # Busy is not down: a connection beside the pool tells which it is, without a place in the queue.
         with (
             contextlib.suppress(TooManyConnections),  # full is not down either, while ours are in use
             contextlib.closing(db.open_connection()) as connection,
@@ -74,6 +78,7 @@ def is_connected(timeout: float = _WAIT) -> bool:
 def _join() -> _Check:
     global _current
     with _lock:
-        if _current is None or _current.done.is_set():
+        # One that should be over by now hangs where no deadline reaches (a silent name server), or was lost in a fork.
+        if _current is None or _current.done.is_set() or time.monotonic() - _current.begun > _WAIT:
             _current = _Check()
         return _current

@@ -4,6 +4,7 @@ import ast
 import importlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -49,11 +50,20 @@ class EndpointFile:
 
 
 def endpoints_in(folder: Path, package: str) -> list[EndpointFile]:
-    """Read the endpoint files of a package, fixed paths before those with parameters, as they must be matched."""
+    """Read the endpoint files of a package, fixed paths before those with parameters, as they must be matched.
+
+    A file whose name begins with _ is none: a helper of others. Raises TypeError where two files name the same path.
+    """
     files = [
-        EndpointFile(file, f"{package}.{file.stem}") for file in sorted(folder.glob("*.py")) if file.stem != "__init__"
+        EndpointFile(file, f"{package}.{file.stem}")
+        for file in sorted(folder.glob("*.py"))
+        if not file.stem.startswith("_")
     ]
-    return sorted(files, key=lambda file: (file.path.count("{"), file.path))
+    files.sort(key=lambda file: (file.path.count("{"), file.path))
+    for one, other in pairwise(files):
+        if one.path == other.path:
+            raise TypeError(f"{one.module} and {other.module} both answer at {one.path}")
+    return files
 
 
 def _endpoint_path(tree: ast.Module, file: Path) -> str:

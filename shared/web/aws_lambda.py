@@ -1,10 +1,13 @@
 """An endpoint as AWS Lambda calls it: `functions/health.handler` in serverless.yml."""
 
+import asyncio
 import os
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Protocol, cast
 
 from shared import deadline
+from shared.db import drivers
 from shared.web.application import EndpointFile, application
 from shared.web.endpoint import Endpoint, run_inline
 
@@ -37,6 +40,8 @@ def lambda_handler(*endpoints: Endpoint | EndpointFile) -> Handler:
         nonlocal adapter
         if not _is_http(event):
             return {"ignored": True}
+        # Mangum takes the thread's current loop, which any asyncio.run() of somebody else's has taken away.
+        asyncio.set_event_loop(_event_loop())
         if adapter is None:
             adapter = make_adapter()
         token = run_inline.set(True)
@@ -48,8 +53,16 @@ def lambda_handler(*endpoints: Endpoint | EndpointFile) -> Handler:
             run_inline.reset(token)
 
     if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:
-        adapter = make_adapter()  # at import, where Lambda gives a whole processor and bills least
+        # At import, where Lambda gives a whole processor and bills least.
+        adapter = make_adapter()
+        drivers.load("pg8000" if os.environ.get("DATABASE_DRIVER") == "pg8000" else "psycopg")
     return handler
+
+
+@cache
+def _event_loop() -> asyncio.AbstractEventLoop:
+    """Make the one loop of all invocations."""
+    return asyncio.new_event_loop()
 
 
 def _is_http(event: Any) -> bool:

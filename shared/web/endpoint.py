@@ -107,7 +107,7 @@ class Endpoint:
         """Answer one HTTP request; `path_params` of the scope holds the path's parameters."""
         try:
             response = response_from(await self._answer(scope, receive))
-        except Exception as error:  # the last place where an endpoint's error can become an answer
+        except (Exception, SystemExit) as error:  # the last place where an endpoint's error can become an answer
             response = response_from_problem(problem_from(error))
         await response(scope, receive, send)
 

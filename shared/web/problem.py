@@ -5,6 +5,7 @@ Host, user, SQL and traceback go to the log only.
 
 import http
 import logging
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,21 +33,28 @@ class Problem(Exception):
         return {"type": "about:blank", "title": self.title, "status": self.status, "detail": self.detail, **self.extra}
 
 
-def problem_from(error: Exception) -> Problem:
+def problem_from(error: BaseException) -> Problem:
     """Turn any exception of an endpoint into what the client may know of it, and log the rest."""
     if isinstance(error, Problem):
         return error
-    if isinstance(error, errors.UniqueViolation):
-        return Problem(409, "Something with that key exists already.")
-    for kind, status, retry_after, detail in _ANSWERS:
-        if isinstance(error, kind):
-            log.error("%s: %s", error.code, error.message, extra={"sqlstate": error.sqlstate})
-            return Problem(status, detail, headers={"Retry-After": retry_after} if retry_after else None)
-    log.error("an endpoint failed", exc_info=error)
-    return Problem(500, "The request could not be completed.")
+    if not isinstance(error, errors.Error):
+        log.error("an endpoint failed", exc_info=error)
+        return Problem(500, "The request could not be completed.")
+    _, status, retry_after, detail = next(answer for answer in _ANSWERS if isinstance(error, answer[0]))
+    _log(error, logging.ERROR if status >= 500 else logging.INFO)
+    return Problem(status, detail, headers={"Retry-After": retry_after} if retry_after else None)
+
+
+def _log(error: errors.Error, level: int) -> None:
+    from shared.db.diagnosis import for_log  # only once something has failed
+
+    # Without what caused it: the driver's text quotes rows in its DETAIL.
+    where = "".join(traceback.format_exception(error, chain=False))
+    log.log(level, "%s: %s", error.code, error.message, extra={**for_log(error), "traceback": where})
 
 
 _BUSY = "The service is busy. Try again shortly."
+_REFUSED = "A value was given that cannot be stored."
 # The first row that fits; Retry-After in seconds.
 _ANSWERS: tuple[tuple[type[errors.Error], int, str | None, str], ...] = (
     (errors.PoolTimeout, 503, "1", _BUSY),
@@ -54,7 +62,13 @@ _ANSWERS: tuple[tuple[type[errors.Error], int, str | None, str], ...] = (
     (errors.DeadlockDetected, 503, "1", _BUSY),
     (errors.LockNotAvailable, 503, "1", _BUSY),
     (errors.DatabaseUnavailable, 503, "5", "The database cannot be reached at the moment."),
+    (errors.UniqueViolation, 409, None, "Something with that key exists already."),
+    (errors.ForeignKeyViolation, 409, None, "It refers to something that is not there, or is still referred to."),
+    (errors.IntegrityError, 422, None, _REFUSED),
+    (errors.DataException, 422, None, _REFUSED),
+    (errors.TransactionResolutionUnknown, 500, None, "It is not known whether the change was saved. Look first."),
     (errors.DeadlineExceeded, 504, None, "The request took longer than it may."),
     (errors.QueryCanceled, 504, None, "The request took longer than it may."),
     (errors.ConfigurationError, 500, None, "The service is not configured correctly."),
+    (errors.Error, 500, None, "The request could not be completed."),
 )

@@ -1,11 +1,12 @@
 """What the tests of connections share: each driver in turn, and the face on a given database."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import pytest
 
 from shared import db, settings
+from tests.servers.postgres import Postgres
 
 Use = Callable[..., None]
 
@@ -30,3 +31,10 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Use:
         settings.reset_settings()
 
     return use
+
+
+@pytest.fixture(scope="module")
+def lasting_database(postgres: Postgres) -> Iterator[str]:
+    """Return the URL of a database that all tests of a module share, for those that do not look who is connected."""
+    with postgres.database() as name:
+        yield postgres.url(name)

@@ -1,0 +1,425 @@
+"""Failures of statements, and of the connection in the middle of one; what poolers say in their own words."""
+
+import os
+import signal
+import threading
+from contextlib import suppress
+
+import psycopg
+from sqlalchemy import QueuePool, create_engine
+
+from shared import deadline
+from shared.db.pool import Pool
+from tests.servers.process import free_port
+from tests.servers.proxy import WireProxy
+from tests.shared.db.clients import CLIENTS, for_pg8000, for_psycopg
+from tests.shared.db.provoke import OURS, STOCK_PG8000, Attempt, Stage, provokes
+from tests.shared.db.provoke_connecting import UNTOLD, proxied
+from tests.shared.db.watching import until
+
+
+def _run(stage: Stage, attempt: Attempt, *statements: str, user: str = "app") -> None:
+    session = attempt.connect(stage.url(user))
+    for statement in statements:
+        session.run(statement)
+
+
+def _holder(stage: Stage, attempt: Attempt, *statements: str) -> "psycopg.Connection[tuple[object, ...]]":
+    """Give another session, in which these statements have run, and none is committed."""
+    connection = psycopg.connect(stage.strict.url("app"))
+    attempt.defer(connection.close)
+    for statement in statements:
+        connection.execute(statement.encode())
+    return connection
+
+
+def _until_gone(stage: Stage, pid: int) -> None:
+    query = f"SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = {pid}".encode()
+    until(lambda: stage.strict.admin().execute(query).fetchone() == (True,))
+
+
+def _pid(stage: Stage, statement: str) -> int:
+    """Find the session whose last statement was this one."""
+    query = "SELECT pid FROM pg_stat_activity WHERE query = %s"
+    row = until(lambda: stage.strict.admin().execute(query, [statement]).fetchone())
+    return int(row[0])
+
+
+# -- the server ends the connection -----------------------------------------------------------------
+
+
+@provokes("admin_shutdown")
+def terminated_in_a_query(stage: Stage, attempt: Attempt) -> None:
+    _run(stage, attempt, "SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+@provokes("admin_shutdown")
+def terminated_while_idle(stage: Stage, attempt: Attempt) -> None:
+    session = attempt.connect(stage.url())
+    mark = f"SELECT 'idle {attempt.client.name}'"
+    session.run(mark)
+    stage.strict.admin().execute("SELECT pg_terminate_backend(%s, 5000)", [_pid(stage, mark)])
+    session.run("SELECT 1")
+
+
+@provokes("idle_session_timeout")
+def idle_session(stage: Stage, attempt: Attempt) -> None:
+    session = attempt.connect(stage.url())
+    mark = f"SET idle_session_timeout = 50 /* {attempt.client.name} */"
+    session.run(mark)
+    with suppress(AssertionError):
+        _until_gone(stage, _pid(stage, mark))
+    session.run("SELECT 1")
+
+
+@provokes("idle_in_transaction_session_timeout")
+def idle_in_transaction(stage: Stage, attempt: Attempt) -> None:
+    session = attempt.connect(stage.url())
+    session.run("BEGIN")
+    mark = f"SET LOCAL idle_in_transaction_session_timeout = 50 /* {attempt.client.name} */"
+    session.run(mark)
+    _until_gone(stage, _pid(stage, mark))
+    session.run("SELECT 1")
+
+
+@provokes("transaction_timeout")
+def long_transaction(stage: Stage, attempt: Attempt) -> None:
+    _run(stage, attempt, "SET transaction_timeout = 50", "BEGIN", "SELECT pg_sleep(5)")
+
+
+@provokes("database_dropped")
+def dropped_on_the_primary(stage: Stage, attempt: Attempt) -> None:
+    standby, name = stage.standby, f"dropped_{attempt.client.name}"
+    stage.strict.create_database(name)
+    present = "SELECT count(*) FROM pg_database WHERE datname = %s"
+    until(lambda: standby.admin().execute(present, [name]).fetchone() == (1,))
+    session = attempt.connect(stage.at(standby, database=name))
+    session.run("SELECT 1")
+    stage.strict.admin().execute(f'DROP DATABASE "{name}"'.encode())
+    until(lambda: standby.admin().execute(present, [name]).fetchone() == (0,))
+    session.run("SELECT 1")
+
+
+@provokes("connection_failure", is_slow=True)
+def a_crash(stage: Stage, attempt: Attempt) -> None:
+    _crashing.append(stage)
+    session = attempt.connect(stage.url())
+    session.run("SELECT 1")
+    _all_connected.wait(timeout=10)
+    session.run("SELECT 1")
+
+
+def _crash() -> None:
+    """Kill a backend: the server ends all the others, and recovers."""
+    stage = _crashing[-1]
+    with psycopg.connect(stage.strict.url("app"), autocommit=True) as victim, suppress(psycopg.OperationalError):
+        watcher = psycopg.connect(stage.strict.admin_url(), autocommit=True)
+        os.kill(victim.info.backend_pid, signal.SIGKILL)
+        until(lambda: watcher.execute("SELECT false") is None)
+    watcher.close()
+    until(lambda: _answers(stage))
+
+
+def _answers(stage: Stage) -> bool:
+    try:
+        stage.strict.admin().execute("SELECT 1")
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+_crashing: list[Stage] = []
+_all_connected = threading.Barrier(len(CLIENTS), action=_crash)
+
+
+# -- time and locks ---------------------------------------------------------------------------------
+
+
+@provokes("statement_timeout")
+def slow_statement(stage: Stage, attempt: Attempt) -> None:
+    _run(stage, attempt, "SET statement_timeout = 50", "SELECT pg_sleep(5)")
+
+
+@provokes("query_canceled")
+def cancelled(stage: Stage, attempt: Attempt) -> None:
+    _run(stage, attempt, "SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(1)")
+
+
+@provokes("lock_timeout")
+def lock_held(stage: Stage, attempt: Attempt) -> None:
+    _holder(stage, attempt, "LOCK TABLE account")
+    _run(stage, attempt, "SET lock_timeout = 50", "SELECT * FROM account")
+
+
+@provokes("lock_not_available")
+def nowait(stage: Stage, attempt: Attempt) -> None:
+    _holder(stage, attempt, "SELECT * FROM account FOR UPDATE")
+    _run(stage, attempt, "SELECT * FROM account FOR UPDATE NOWAIT")
+
+
+@provokes("serialization_failure")
+def lost_update(stage: Stage, attempt: Attempt) -> None:
+    session = attempt.connect(stage.url())
+    session.run("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    session.run("SELECT * FROM account")
+    _holder(stage, attempt, "UPDATE account SET balance = balance + 1").commit()
+    session.run("UPDATE account SET balance = balance + 1")
+
+
+@provokes("deadlock_detected")
+def deadlock(stage: Stage, attempt: Attempt) -> None:
+    session = attempt.connect(stage.url())
+    session.run("SET deadlock_timeout = 10")
+    session.run("BEGIN")
+    session.run("UPDATE account SET balance = 1 WHERE id = 1")
+    other = _holder(
+        stage, attempt, "SET LOCAL deadlock_timeout = '1min'", "UPDATE account SET balance = 1 WHERE id = 2"
+    )
+    crossing = "UPDATE account SET balance = 2 WHERE id = 1"
+    thread = threading.Thread(target=_quietly, args=(other, crossing))
+    thread.start()
+    attempt.defer(thread.join)
+    waiting = b"SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    until(lambda: stage.strict.admin().execute(waiting).fetchone() == (1,))
+    session.run("UPDATE account SET balance = 2 WHERE id = 2")
+
+
+def _quietly(connection: "psycopg.Connection[tuple[object, ...]]", statement: str) -> None:
+    with suppress(psycopg.Error):
+        connection.execute(statement.encode())
+        connection.rollback()
+
+
+# -- standby and rights -----------------------------------------------------------------------------
+
+
+@provokes("read_only_sql_transaction")
+def write_on_a_standby(stage: Stage, attempt: Attempt) -> None:
+    attempt.connect(stage.at(stage.standby)).run("INSERT INTO account VALUES (3, 0)")
+
+
+@provokes("read_only_sql_transaction")
+def write_in_a_read_only_transaction(stage: Stage, attempt: Attempt) -> None:
+    _run(stage, attempt, "SET default_transaction_read_only = on", "CREATE TABLE t ()")
+
+
+@provokes("serializable_on_standby")
+def serializable_on_a_standby(stage: Stage, attempt: Attempt) -> None:
+    session = attempt.connect(stage.at(stage.standby))
+    session.run("BEGIN ISOLATION LEVEL SERIALIZABLE")
+    session.run("SELECT * FROM account")
+
+
+@provokes("may_not_create_schema")
+def create_schema(stage: Stage, attempt: Attempt) -> None:
+    _run(stage, attempt, "CREATE SCHEMA s", user="guest")
+
+
+@provokes("may_not_create_table")
+def create_table(stage: Stage, attempt: Attempt) -> None:
+    _run(stage, attempt, "CREATE TABLE t ()", user="guest")
+
+
+@provokes("may_not_create_extension")
+def create_extension(stage: Stage, attempt: Attempt) -> None:
+    _run(stage, attempt, "CREATE EXTENSION dblink", user="guest")
+
+
+@provokes("insufficient_privilege")
+def read_table(stage: Stage, attempt: Attempt) -> None:
+    _run(stage, attempt, "SELECT * FROM account", user="guest")
+
+
+@provokes("extension_not_available")
+def absent_extension(stage: Stage, attempt: Attempt) -> None:
+    _run(stage, attempt, "CREATE EXTENSION no_such_extension")
+
+
+@provokes("undefined_table")
+def missing_table(stage: Stage, attempt: Attempt) -> None:
+    _run(stage, attempt, "SELECT * FROM notes")
+
+
+@provokes("duplicate_prepared_statement")
+def prepared_twice(stage: Stage, attempt: Attempt) -> None:
+    _run(stage, attempt, "PREPARE p AS SELECT 1", "PREPARE p AS SELECT 1")
+
+
+@provokes("invalid_sql_statement_name")
+def not_prepared(stage: Stage, attempt: Attempt) -> None:
+    _run(stage, attempt, "EXECUTE p")
+
+
+@provokes("invalid_cursor_name")
+def no_cursor(stage: Stage, attempt: Attempt) -> None:
+    _run(stage, attempt, "FETCH FROM c")
+
+
+# -- the connection, seen from here -----------------------------------------------------------------
+
+
+def _cut(stage: Stage, attempt: Attempt, do: str, when: str = "before") -> None:
+    proxy = attempt.keep(WireProxy("127.0.0.1", stage.plain.port))
+    url = stage.at(stage.plain, database="postgres", sslmode="disable")
+    session = attempt.connect(proxied(url, proxy))
+    proxy.on("client", b"4711", do=do, when=when)  # type: ignore[arg-type]
+    session.run("SELECT 4711")
+
+
+@provokes("connection_failure")
+def cut_by_fin(stage: Stage, attempt: Attempt) -> None:
+    _cut(stage, attempt, "fin")
+
+
+@provokes("connection_failure")
+def cut_by_rst(stage: Stage, attempt: Attempt) -> None:
+    _cut(stage, attempt, "rst", "answer")
+
+
+@provokes("connection_failure")
+def cut_under_tls(stage: Stage, attempt: Attempt) -> None:
+    proxy = attempt.keep(WireProxy("127.0.0.1", stage.strict.port))
+    session = attempt.connect(proxied(stage.url(sslmode="require"), proxy))
+    proxy.cut("fin")
+    session.run("SELECT 1")
+
+
+@provokes("network_timeout", only=STOCK_PG8000, is_slow=True)
+def stalled(stage: Stage, attempt: Attempt) -> None:
+    _cut(stage, attempt, "black hole")
+
+
+@provokes("deadline_exceeded", only=OURS)
+def too_late(stage: Stage, attempt: Attempt) -> None:
+    session = attempt.connect(stage.url())
+    with deadline.within(0.1):
+        session.run("SELECT pg_sleep(5)")
+
+
+@provokes("connection_closed", only=("psycopg", "pg8000", *OURS))
+def used_after_its_end(stage: Stage, attempt: Attempt) -> None:
+    session = attempt.connect(stage.url())
+    session.close()
+    session.run("SELECT 1")
+
+
+@provokes("pool_timeout", only=("sqlalchemy+psycopg", "sqlalchemy+pg8000"))
+def full_alchemy_pool(stage: Stage, attempt: Attempt) -> None:
+    attempt.url = stage.url()
+    is_psycopg = attempt.client.driver == "psycopg"
+    arguments = for_psycopg(attempt.url) if is_psycopg else for_pg8000(attempt.url)
+    engine = create_engine(
+        f"postgresql+{attempt.client.driver}://",
+        poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=0.05, connect_args=arguments,
+    )  # fmt: skip
+    attempt.defer(engine.dispose)
+    attempt.keep(engine.connect())
+    attempt.keep(engine.connect())
+
+
+def _pool(stage: Stage, attempt: Attempt) -> Pool:
+    from shared.db.drivers import connect
+
+    url = attempt.url = stage.url()
+    driver = attempt.client.driver
+    pool = Pool(lambda *_: connect(url, driver, connect_timeout=1), max_size=1, idle_timeout=10, timeout=0.05)
+    attempt.defer(lambda: pool.close(0))
+    return pool
+
+
+@provokes("pool_timeout", only=OURS)
+def full_pool(stage: Stage, attempt: Attempt) -> None:
+    pool = _pool(stage, attempt)
+    attempt.keep(pool.lease())
+    attempt.keep(pool.lease())
+
+
+@provokes("pool_closed", only=OURS)
+def closed_pool(stage: Stage, attempt: Attempt) -> None:
+    pool = _pool(stage, attempt)
+    pool.close(0)
+    attempt.keep(pool.lease())
+
+
+# -- poolers ----------------------------------------------------------------------------------------
+
+
+@provokes("unsupported_startup_parameter")
+def options_through_a_pooler(stage: Stage, attempt: Attempt) -> None:
+    attempt.connect(stage.through(stage.pooler("patient"), options="-c statement_timeout=5000"))
+
+
+@provokes("unsupported_startup_parameter")
+def options_through_a_newer_pooler(stage: Stage, attempt: Attempt) -> None:
+    pooler = stage.pooler("newer", flavour="1.24.1")
+    attempt.connect(stage.through(pooler, options="-c statement_timeout=5000"))
+
+
+@provokes("invalid_catalog_name")
+def unknown_database_behind_a_pooler(stage: Stage, attempt: Attempt) -> None:
+    attempt.connect(stage.through(stage.pooler("patient"), database=f"none {attempt.client.name}"))
+
+
+@provokes("pooler_too_many_clients")
+def too_many_clients(stage: Stage, attempt: Attempt) -> None:
+    url = stage.through(stage.pooler("small", max_client_conn="1"))
+    with suppress(Exception):
+        attempt.connect(url)
+    attempt.connect(url)
+
+
+@provokes("pooler_no_free_connection", is_slow=True)
+def exhausted(stage: Stage, attempt: Attempt) -> None:
+    # Each client has a pooler database of its own here, as PgBouncer has a pool for each.
+    pooler = stage.pooler("exhausted", default_pool_size="1", query_wait_timeout="1")
+    name = f"busy_{attempt.client.name}"
+    stage.plain.create_database(name)
+    attempt.defer(lambda: stage.plain.admin().execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode()))
+    url = stage.through(pooler, database=name)
+    holder = psycopg.connect(**url.connect_kwargs())  # type: ignore[arg-type]
+    attempt.defer(holder.close)
+    holder.execute("SELECT 1")
+    attempt.connect(url.with_params(connect_timeout="5")).run("SELECT 1")
+
+
+@provokes("pooler_query_timeout", is_slow=True)
+def slow_behind_a_pooler(stage: Stage, attempt: Attempt) -> None:
+    pooler = stage.pooler("hasty", default_pool_size="20", query_timeout="1", idle_transaction_timeout="1")
+    attempt.connect(stage.through(pooler, connect_timeout="5")).run("SELECT pg_sleep(10)")
+
+
+@provokes("pooler_idle_transaction_timeout", is_slow=True)
+def idle_behind_a_pooler(stage: Stage, attempt: Attempt) -> None:
+    pooler = stage.pooler("hasty", default_pool_size="20", query_timeout="1", idle_transaction_timeout="1")
+    session = attempt.connect(stage.through(pooler, connect_timeout="5"))
+    mark = f"SELECT 'open {attempt.client.name}'"
+    session.run("BEGIN")
+    session.run(mark)
+    open_ones = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND query = %s"
+    with psycopg.connect(stage.plain.admin_url(), autocommit=True) as admin:
+        until(lambda: admin.execute(open_ones, [mark]).fetchone() == (0,))
+    session.run("SELECT 1")
+
+
+@provokes("pooler_database_disabled")
+def disabled(stage: Stage, attempt: Attempt) -> None:
+    pooler = stage.pooler("patient")
+    url = stage.through(pooler)
+    attempt.connect(url).close()
+    pooler.console("DISABLE postgres")
+    attempt.defer(lambda: pooler.console("ENABLE postgres"))
+    attempt.connect(url)
+
+
+@provokes("pooler_without_server", vaguely=UNTOLD, is_slow=True)
+def nothing_behind_the_pooler(stage: Stage, attempt: Attempt) -> None:
+    pooler = stage.pooler("orphan", port=free_port())
+    attempt.connect(stage.through(pooler))
+
+
+@provokes("pooler_without_server", vaguely=UNTOLD, is_slow=True)
+def paused(stage: Stage, attempt: Attempt) -> None:
+    pooler = stage.pooler("paused")
+    with suppress(psycopg.errors.ProtocolViolation):  # another client has paused it already
+        pooler.console("PAUSE")
+    attempt.connect(stage.through(pooler))
