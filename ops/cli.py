@@ -24,6 +24,7 @@ cli = typer.Typer(
     name="db",
     help="Look after the PostgreSQL database of this function bundle.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

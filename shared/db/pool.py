@@ -383,16 +383,15 @@ class Pool:
                     self._serve(entry)
                 else:
                     del self._in_use[entry]
-                    # The first stays on top, and so in use: those beside it are closed sooner.
-                    below = self._idle and self._idle[-1].is_first
-                    self._idle.insert(len(self._idle) - 1 if below else len(self._idle), entry)
+                    self._idle.append(entry)
         for old in surplus:
             self._discard(old)
 
     def _take_surplus(self, now: float) -> list[Entry]:
-        """Take out what has been idle for too long; the lock is held."""
+        """Take out what has been idle for too long beside the one that comes back; the lock is held."""
+        limit = min(self.idle_timeout, self.surplus_timeout)
         surplus = []
-        while self._idle and self._idle[0].is_stale(now):
+        while self._idle and _is_over(self._idle[0].idle_since, now, limit):
             surplus.append(self._idle.pop(0))
         return surplus
 

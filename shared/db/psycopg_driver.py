@@ -178,8 +178,7 @@ class PsycopgConnection:
             with self.raw.pipeline():
                 self.raw.execute(begin)
                 return function()
-        except psycopg.Error as error:
-            error._pgconn = None  # its repr prints the password
+        except psycopg.Error:
             if self.raw.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
                 self.raw.pgconn.finish()  # it waits for data in the middle of a COPY
             raise

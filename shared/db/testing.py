@@ -76,6 +76,8 @@ class _Savepoint:
     def end(self, sql: str) -> None:
         if sql == "ROLLBACK":
             self._connection.execute("ROLLBACK TO SAVEPOINT loan")
+        else:  # a later rollback on this loan must not undo it
+            self._connection.execute("RELEASE SAVEPOINT loan; SAVEPOINT loan")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shared import errors
+from shared.db.failures import error_from, first_line
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +38,27 @@ def problem_from(error: BaseException) -> Problem:
     """Turn any exception of an endpoint into what the client may know of it, and log the rest."""
     if isinstance(error, Problem):
         return error
-    if not isinstance(error, errors.Error):
+    known = _known(error)
+    if known is None:
         log.error("an endpoint failed", exc_info=error)
         return Problem(500, "The request could not be completed.")
+    error = known
     _, status, retry_after, detail = next(answer for answer in _ANSWERS if isinstance(error, answer[0]))
     _log(error, logging.ERROR if status >= 500 else logging.INFO)
     return Problem(status, detail, headers={"Retry-After": retry_after} if retry_after else None)
+
+
+def _known(error: BaseException) -> errors.Error | None:
+    """Find our error, or a driver's with a SQLSTATE, in what SQLAlchemy or an endpoint wrapped it in."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, errors.Error):
+            return link
+        sqlstate = getattr(link, "sqlstate", None)
+        if isinstance(sqlstate, str):
+            return error_from(sqlstate, first_line(link))
+        link = getattr(link, "orig", None) or link.__cause__
+    return None
 
 
 def _log(error: errors.Error, level: int) -> None:

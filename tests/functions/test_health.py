@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-import httpx
+import httpx2
 import pytest
 from starlette.testclient import TestClient
 
@@ -140,8 +140,8 @@ def test_every_other_thread_is_busy(database: str, monkeypatch: pytest.MonkeyPat
         release.wait(30)
 
     async def ask() -> int:
-        transport = httpx.ASGITransport(application([health.endpoint, slow]))
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        transport = httpx2.ASGITransport(application([health.endpoint, slow]))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
             ordinary = [asyncio.ensure_future(client.get("/api/slow")) for _ in range(40)]
             try:
                 for _ in ordinary:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import psycopg
 import pytest
 
@@ -33,7 +33,7 @@ READY = "Ctrl-C stops everything"
 
 
 def health(running: Dev) -> tuple[int, str]:
-    answer = httpx.get(running.url("/api/health"), timeout=30)
+    answer = httpx2.get(running.url("/api/health"), timeout=30)
     return answer.status_code, answer.json()["status"]
 
 
@@ -55,7 +55,7 @@ def running(shared_checkout: Checkout) -> Iterator[Dev]:
 
 def test_serves_the_migrated_app(running: Dev) -> None:
     assert health(running) == (200, "ok")
-    tables = httpx.get(running.url("/api/db/test"), timeout=30).json()["tables"]
+    tables = httpx2.get(running.url("/api/db/test"), timeout=30).json()["tables"]
     assert tables
     assert all(tables.values())
 
@@ -83,7 +83,7 @@ def test_change_reloads_and_an_error_waits_for_the_next_change(running: Dev, sha
     endpoint = shared_checkout.root / "functions" / "hello.py"
     endpoint.write_text(HELLO)
     running.wait_for("Restarted the app: functions/hello.py changed.")
-    assert httpx.get(running.url("/api/hello"), timeout=30).json() == "first"
+    assert httpx2.get(running.url("/api/hello"), timeout=30).json() == "first"
 
     app = shared_checkout.root / "app.py"
     good = app.read_text()
@@ -93,7 +93,7 @@ def test_change_reloads_and_an_error_waits_for_the_next_change(running: Dev, sha
     replacement.write_text(good)
     replacement.rename(app)
     running.wait_for("Restarted the app: app.py changed.", times=2)
-    assert httpx.get(running.url("/api/hello"), timeout=30).json() == "first"
+    assert httpx2.get(running.url("/api/hello"), timeout=30).json() == "first"
 
 
 def test_data_survives_kill_9_and_ctrl_c_until_fresh(checkout: Checkout) -> None:

@@ -19,6 +19,7 @@ from tests.shared.db.watching import name_of, running, sessions, terminate, unti
 
 DRIVERS = ("psycopg", "pg8000")
 IDLE_LIMIT = 1  # seconds
+SURPLUS_LIMIT = 1  # seconds, of a serverless instance for its connections beyond the first
 PID = "SELECT pg_backend_pid()"
 
 
@@ -48,6 +49,20 @@ def test_a_frozen_instance_keeps_no_connection_beyond_its_idle_limit(postgres: P
         for one, pids in zip(frozen, before, strict=True):
             one.thaw()
             assert one.ask("fetch", PID)["result"] not in pids
+
+
+def test_what_a_burst_opened_is_freed_although_the_instance_is_frozen(postgres: Postgres, database: str) -> None:
+    with ExitStack() as stack:
+        frozen = [stack.enter_context(instance(database, DATABASE_DRIVER=driver)) for driver in DRIVERS]
+        for one in frozen:
+            one.ask("spread", 4)
+            one.freeze()
+        assert len(sessions(postgres, database)) == 8
+        until(lambda: len(sessions(postgres, database)) == 2, timeout=SURPLUS_LIMIT + 5)
+        for one in frozen:
+            one.thaw()
+            assert one.ask("fetch", "SELECT 1") == {"result": 1}
+        assert len(sessions(postgres, database)) == 2
 
 
 def test_an_instance_that_is_frozen_in_mid_result_keeps_no_backend(postgres: Postgres, database: str) -> None:

@@ -3,7 +3,6 @@
 Each trap of putting SQLAlchemy over another pool has its test here.
 """
 
-import gc
 import json
 import os
 import signal
@@ -12,7 +11,6 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from typing import Any
 
 import pytest
@@ -58,6 +56,17 @@ def autocommit(engine: Engine) -> Engine:
 def value(engine: Engine, statement: Any) -> Any:
     with engine.connect() as connection:
         return connection.execute(statement).scalar_one()
+
+
+def run_program(program: str, database: str, driver: str) -> str:
+    """Run a program on a database in an interpreter of its own, and return what it prints."""
+    environ = {**os.environ, "DATABASE_URL": database, "DATABASE_DRIVER": driver, "APP_ENV": "test"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.stderr, done.returncode) == ("", 0)
+    return done.stdout
 
 
 # -- loans -------------------------------------------------------------------------------------------
@@ -137,32 +146,32 @@ def test_a_second_close_by_a_stale_holder_harms_nobody(engine: Engine) -> None:
     assert db.get_pool().statistics() == {**db.get_pool().statistics(), "in_use": 0, "idle": 1, "opened": 1}
 
 
-def test_a_connection_that_nobody_closes_is_taken_back_by_the_collector(engine: Engine) -> None:
+FORGETFUL = """
+import faulthandler, gc
+from sqlalchemy import text
+from shared import db
+from shared.db.orm import get_engine
+
+faulthandler.dump_traceback_later(20, exit=True)
+gc.disable()
+connection = get_engine().connect()
+connection.execute(text("CREATE TEMPORARY TABLE t AS SELECT 1"))
+cycle = [connection]
+cycle.append(cycle)
+del connection, cycle
+pool = db.get_pool()
+assert pool.statistics()["in_use"] == 1
+with pool._lock:
+    gc.collect()
+assert (pool.statistics()["in_use"], pool.statistics()["idle"]) == (0, 1)
+assert db.fetch_value("SELECT to_regclass('t')") is None
+db.close_db()
+"""
+
+
+def test_a_connection_that_nobody_closes_is_taken_back_by_the_collector(database: str, driver: str) -> None:
     """SQLAlchemy's finalizer may run in a thread that holds the pool's lock: a plain Lock would wait for itself."""
-    pool = db.get_pool()
-
-    def forget() -> None:
-        connection = engine.connect()
-        connection.execute(text("CREATE TEMPORARY TABLE t AS SELECT 1"))
-        cycle: list[Any] = [connection]
-        cycle.append(cycle)
-
-    def collect() -> None:
-        with pool._lock:
-            gc.collect()
-
-    gc.disable()
-    try:
-        forget()
-        assert pool.statistics()["in_use"] == 1
-        collector = threading.Thread(target=collect, daemon=True)
-        collector.start()
-        collector.join(LATE)
-        assert not collector.is_alive()
-    finally:
-        gc.enable()
-    assert (pool.statistics()["in_use"], pool.statistics()["idle"]) == (0, 1)
-    assert value(engine, text("SELECT to_regclass('t')::text IS NULL"))
+    run_program(FORGETFUL, database, driver)
 
 
 def test_terminate_really_closes(engine: Engine, postgres: Postgres, database: str) -> None:
@@ -228,13 +237,14 @@ def test_autocommit_ends_with_its_loan(engine: Engine) -> None:
     assert [row["n"] for row in db.fetch_all("SELECT n FROM t ORDER BY n")] == [1, 3]
 
 
-def test_read_only_is_of_a_transaction(engine: Engine) -> None:
+def test_read_only_is_of_a_transaction_and_costs_no_connection(engine: Engine) -> None:
     with engine.connect().execution_options(postgresql_readonly=True, postgresql_deferrable=True) as connection:
         assert connection.execute(text("SHOW transaction_deferrable")).scalar_one() == "on"
         with pytest.raises(sa.InternalError, match="read-only"):
             connection.execute(text("CREATE TABLE t (n int)"))
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE t (n int)"))
+    assert db.get_pool().statistics()["opened"] == 1
 
 
 def test_nothing_is_prepared(engine: Engine) -> None:
@@ -296,6 +306,24 @@ def test_through_pgbouncer_it_costs_the_same(use: Use, driver: str, database: st
 # -- disconnects -------------------------------------------------------------------------------------
 
 
+def test_an_error_before_anything_is_sent_costs_nothing(engine: Engine) -> None:
+    statement, wrong = {
+        "psycopg": ("SELECT :value", object()),
+        "pg8000": ("SELECT 5 % 3 WHERE :value = 1", 1),  # its lone %
+    }[engine.dialect.driver]
+    with engine.begin() as connection:
+        connection.execute(PID)
+        with pytest.raises(sa.DBAPIError) as caught:
+            connection.execute(text(statement), {"value": wrong})
+        assert not caught.value.connection_invalidated
+        assert connection.execute(PID)
+    with engine.begin() as connection:
+        with pytest.raises(UnicodeEncodeError):
+            connection.execute(text("SELECT :value"), {"value": "half \ud800"})
+        assert connection.execute(PID)
+    assert db.get_pool().statistics()["opened"] == 1
+
+
 def test_a_backend_that_is_terminated_invalidates_its_connection(
     engine: Engine, postgres: Postgres, database: str
 ) -> None:
@@ -314,6 +342,20 @@ def test_a_backend_that_is_terminated_invalidates_its_connection(
 def test_an_idle_one_that_was_terminated_is_not_lent(engine: Engine, postgres: Postgres, database: str) -> None:
     terminate(postgres, value(engine, PID))
     assert value(engine, text("SELECT 1")) == 1
+
+
+def test_one_that_leads_to_a_server_without_writes_is_discarded(
+    engine: Engine, postgres: Postgres, database: str
+) -> None:
+    """After a failover it would be the old primary."""
+    setting = f"ALTER DATABASE {name_of(database)} SET default_transaction_read_only = "
+    postgres.admin().execute(setting + "on")
+    with engine.connect() as connection, pytest.raises(sa.InternalError) as caught:
+        connection.execute(text("CREATE TABLE t (n int)"))
+    assert caught.value.connection_invalidated
+    postgres.admin().execute(setting + "off")
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE t (n int)"))
 
 
 @pytest.mark.parametrize("how", ["fin", "rst"])
@@ -429,7 +471,9 @@ def test_after_the_deadline_nothing_is_sent_but_the_rollback(proxied: Engine, wi
 # -- the life of a process ---------------------------------------------------------------------------
 
 
-def test_an_engine_outlives_close_db(engine: Engine) -> None:
+def test_an_engine_outlives_close_db(use: Use, database: str) -> None:
+    use(database)
+    engine = get_engine()
     first = value(engine, PID)
     held = engine.connect()
     assert held.execute(PID).scalar_one() == first
@@ -469,19 +513,18 @@ db.close_db()
 
 
 def test_a_forked_child_has_connections_of_its_own(database: str, driver: str) -> None:
-    environ = {**os.environ, "DATABASE_URL": database, "DATABASE_DRIVER": driver, "APP_ENV": "test"}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", FORKING],
-        cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert done.stderr == ""
-    (own, said), (parent, afterwards) = map(json.loads, done.stdout.splitlines())
+    (own, said), (parent, afterwards) = map(json.loads, run_program(FORKING, database, driver).splitlines())
     assert own != parent == afterwards
     assert "belongs to the parent process" in said
 
 
-def test_no_secret_is_shown(engine: Engine) -> None:
-    assert "@" not in repr(engine)
-    with closing(engine.raw_connection()) as raw, pytest.raises(Exception, match="SELEC") as caught:
-        raw.cursor().execute("SELEC")
-    assert "p%@" not in repr(vars(caught.value))
+def test_no_secret_is_shown(use: Use, driver: str, postgres: Postgres, database: str) -> None:
+    use(f"postgresql://app:s3cretpw@127.0.0.1:{postgres.port}/{name_of(database)}")
+    engine = get_engine()
+    with pytest.raises(sa.OperationalError, match="password authentication failed") as caught:
+        engine.connect()
+    link: BaseException | None = caught.value
+    assert "s3cretpw" not in repr(engine)
+    while link is not None:
+        assert "s3cretpw" not in f"{link} {link!r} {vars(link)}"
+        link = link.__cause__

@@ -371,7 +371,7 @@ def test_a_dead_one_is_seen_without_asking_and_its_neighbours_are_pinged_once(
     driver: str, make: MakePool, postgres: Postgres, database: str, wire_proxy: WireProxy
 ) -> None:
     url = DatabaseURL.parse(wire_proxy.url(database) + "?sslmode=disable")
-    pool = Pool(lambda: connect(url, driver, connect_timeout=10), max_size=2, idle_timeout=60)
+    pool = Pool(lambda *_: connect(url, driver, connect_timeout=10), max_size=2, idle_timeout=60)
     older, newer = pool.lease(), pool.lease()
     pids = []
     for lease in (older, newer):

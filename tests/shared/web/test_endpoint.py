@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from starlette.responses import PlainTextResponse
 
@@ -238,9 +238,9 @@ def test_functions_run_in_threads_side_by_side() -> None:
         together.wait(WAIT)  # broken unless both are here at once
         return threading.current_thread().name
 
-    async def both() -> list[httpx.Response]:
-        transport = httpx.ASGITransport(application([endpoint_of(meet)]))
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    async def both() -> list[httpx2.Response]:
+        transport = httpx2.ASGITransport(application([endpoint_of(meet)]))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
             return await asyncio.gather(*(client.get("/api/x") for _ in range(2)))
 
     answers = asyncio.run(both())
@@ -266,9 +266,9 @@ def test_a_probe_answers_while_every_other_thread_is_busy() -> None:
         answered.append("probe")
         return "alive"
 
-    async def run() -> tuple[list[httpx.Response], list[httpx.Response]]:
-        transport = httpx.ASGITransport(application([endpoint_of(block), probe]))
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    async def run() -> tuple[list[httpx2.Response], list[httpx2.Response]]:
+        transport = httpx2.ASGITransport(application([endpoint_of(block), probe]))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
             ordinary = [asyncio.ensure_future(client.get("/api/x")) for _ in range(45)]
             try:
                 for _ in range(40):
@@ -295,9 +295,9 @@ def test_more_probes_than_a_handful_run_at_once() -> None:
         together.wait(WAIT)  # every load balancer and monitor asks at the same moment
         return "alive"
 
-    async def run() -> list[httpx.Response]:
-        transport = httpx.ASGITransport(application([probe]))
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    async def run() -> list[httpx2.Response]:
+        transport = httpx2.ASGITransport(application([probe]))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
             return await asyncio.gather(*(client.get("/api/probe") for _ in range(callers)))
 
     assert [response.status_code for response in asyncio.run(run())] == [200] * callers
@@ -307,8 +307,8 @@ def test_inline_it_runs_where_it_was_asked() -> None:
     threads: list[threading.Thread] = []
     app = application([endpoint_of(lambda: threads.append(threading.current_thread()))])
 
-    async def ask() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+    async def ask() -> httpx2.Response:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as client:
             return await client.get("/api/x")
 
     assert asyncio.run(ask()).status_code == 204

@@ -3,6 +3,7 @@
 An instance that has served its requests stays, as on a platform: frozen, with whatever connections it holds.
 """
 
+import importlib
 import json
 import multiprocessing
 import signal
@@ -11,7 +12,7 @@ import threading
 import time
 from multiprocessing.synchronize import Barrier
 
-from shared import db
+from shared import db, settings
 from shared.deadline import within
 from shared.errors import Error
 
@@ -49,7 +50,9 @@ def instance(number: int, threads: int, reads: int, start: Barrier, results: "mu
 
 
 def main(processes: int, threads: int, reads: int) -> None:
-    context = multiprocessing.get_context("fork")  # so that the imports are paid for once
+    # The imports are paid for once.
+    importlib.import_module(f"shared.db.{settings.get_settings().database_driver}_driver")
+    context = multiprocessing.get_context("fork")
     start, results = context.Barrier(processes + 1), context.Queue()
     running = [
         context.Process(target=instance, args=(number, threads, reads, start, results)) for number in range(processes)
