@@ -36,7 +36,10 @@ class PlainFormatter(logging.Formatter):
     """A line for a person."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return masked(super().format(record))
+        lines = [super().format(record)]
+        if cause := getattr(record, "cause", None):  # of a diagnosis
+            lines += [f"  {cause}", *(f"  - {solution}" for solution in getattr(record, "solutions", ()))]
+        return masked("\n".join(lines))
 
 
 def configure() -> None:

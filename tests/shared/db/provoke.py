@@ -1,8 +1,8 @@
 """What the provocations share: the register of them, the servers that they need, and one attempt by one client."""
 
 import os
+import shutil
 import signal
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -205,12 +205,14 @@ class Stage:
 
     @cached_property
     def _backup(self) -> Path:
-        """Make a base backup of the strict server, without the WAL that it needs, and with no primary to get it."""
+        """Make a base backup of the strict server that lacks the WAL of its end, and has no primary to get it from."""
         directory = self.directory / "backup"
-        program = binaries.postgres(binaries.MAJORS[-1])
-        command = [str(program.directory / "pg_basebackup"), f"--dbname={self.strict.admin_url()}"]
-        command += [f"--pgdata={directory}", "--checkpoint=fast", "--wal-method=none"]
-        subprocess.run(command, env={**os.environ, **program.environ}, check=True, capture_output=True)
+        admin = self.strict.admin()
+        admin.execute("SELECT pg_backup_start('test', fast => true)")
+        shutil.copytree(self.strict.server.data_dir, directory, ignore=shutil.ignore_patterns("postmaster.*", "*.log"))
+        row = admin.execute("SELECT labelfile FROM pg_backup_stop(wait_for_archive => false)").fetchone()
+        assert row is not None
+        (directory / "backup_label").write_text(row[0])
         (directory / "standby.signal").touch()
         return directory
 
@@ -230,7 +232,8 @@ class Stage:
                 until(lambda: "starting up" not in _refusal(url))
             yield port
         finally:
-            process.stop(running)
+            running.send_signal(signal.SIGQUIT)  # not kill -9, which leaves its children, and their shared memory
+            running.wait()
 
 
 _lock = threading.Lock()

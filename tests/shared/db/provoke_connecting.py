@@ -1,4 +1,4 @@
-"""Failures of connecting: who may log in, whether there is room, whether anybody is there, TLS."""
+"""Failures of connecting: who may log in, whether there is room, whether anybody is there."""
 
 import http.server
 import socket
@@ -14,10 +14,8 @@ import psycopg
 from shared.db.url import DatabaseURL, Host
 from tests.servers.process import free_port
 from tests.servers.proxy import WireProxy
-from tests.servers.tls import Certificate
 from tests.shared.db.provoke import CANARY, LIBPQ, ROOM, Attempt, Stage, provokes
 
-DRIVERS = ("psycopg", "pg8000")
 UNTOLD = ("connection_failure", "connection_timeout")
 
 # -- who may log in ---------------------------------------------------------------------------------
@@ -127,20 +125,17 @@ def _connect_to_recovering(stage: Stage, attempt: Attempt, **settings: str) -> N
     attempt.connect(stage.at_port(stage.url(), attempt.keep(stage.recovering(**settings))))
 
 
-# A server of each kind is started for each client, so only the two drivers meet them.
-
-
-@provokes("server_starting", only=DRIVERS)
+@provokes("server_starting")
 def starting(stage: Stage, attempt: Attempt) -> None:
-    _connect_to_recovering(stage, attempt, restore_command="sleep 100")
+    _connect_to_recovering(stage, attempt, restore_command="sleep 3; false")
 
 
-@provokes("standby_not_ready", only=DRIVERS)
+@provokes("standby_not_ready")
 def inconsistent_standby(stage: Stage, attempt: Attempt) -> None:
     _connect_to_recovering(stage, attempt)
 
 
-@provokes("hot_standby_disabled", only=DRIVERS)
+@provokes("hot_standby_disabled")
 def cold_standby(stage: Stage, attempt: Attempt) -> None:
     _connect_to_recovering(stage, attempt, hot_standby="off")
 
@@ -247,79 +242,3 @@ def cut_while_connecting(stage: Stage, attempt: Attempt) -> None:
 def proxied(url: DatabaseURL, proxy: WireProxy) -> DatabaseURL:
     """Give the URL through a proxy."""
     return replace(url, hosts=(Host("127.0.0.1", proxy.port),))
-
-
-# -- TLS --------------------------------------------------------------------------------------------
-
-
-def _verified(stage: Stage, attempt: Attempt, **params: str) -> None:
-    params = {"sslmode": "verify-full", "sslrootcert": str(stage.certificates.ca), **params}
-    attempt.connect(stage.url(**params))
-
-
-@provokes("ssl_required")
-def pooler_with_tls_only(stage: Stage, attempt: Attempt) -> None:
-    good = stage.certificates.good
-    files = {"client_tls_cert_file": str(good.certificate), "client_tls_key_file": str(good.key)}
-    pooler = stage.pooler("tls", client_tls_sslmode="require", **files)
-    attempt.connect(stage.through(pooler, sslmode="disable"))
-
-
-@provokes("ssl_not_supported")
-def server_without_tls(stage: Stage, attempt: Attempt) -> None:
-    attempt.connect(stage.at(stage.plain, sslmode="require"))
-
-
-@provokes("root_certificates_missing", only=(*LIBPQ, "ours+pg8000"))
-def no_root_file(stage: Stage, attempt: Attempt) -> None:
-    _verified(stage, attempt, sslrootcert=str(stage.directory / "missing.pem"))
-
-
-@provokes("certificate_unknown_authority", vaguely=("certificate_verify_failed",))
-def wrong_authority(stage: Stage, attempt: Attempt) -> None:
-    _verified(stage, attempt, sslrootcert=str(stage.certificates.other_authority))
-
-
-def _showing(stage: Stage, attempt: Attempt, certificate: Certificate) -> None:
-    attempt.keep(stage.showing(certificate))
-    _verified(stage, attempt)
-
-
-@provokes("certificate_expired", vaguely=("certificate_verify_failed",))
-def expired(stage: Stage, attempt: Attempt) -> None:
-    _showing(stage, attempt, stage.certificates.expired)
-
-
-@provokes("certificate_wrong_host")
-def wrong_host(stage: Stage, attempt: Attempt) -> None:
-    _showing(stage, attempt, stage.certificates.wrong_host)
-
-
-@provokes("certificate_self_signed", vaguely=("certificate_verify_failed",))
-def self_signed(stage: Stage, attempt: Attempt) -> None:
-    _showing(stage, attempt, stage.self_signed)
-
-
-@provokes("weak_sslmode", only=LIBPQ)
-def weak_mode(stage: Stage, attempt: Attempt) -> None:
-    attempt.connect(stage.url(sslmode="prefer", sslnegotiation="direct"))
-
-
-@provokes("invalid_sslmode", only=LIBPQ)
-def invalid_mode(stage: Stage, attempt: Attempt) -> None:
-    attempt.connect(stage.url(sslmode="verify_full"))
-
-
-@provokes("channel_binding_impossible", only=LIBPQ)
-def channel_binding_without_tls(stage: Stage, attempt: Attempt) -> None:
-    attempt.connect(stage.at(stage.plain, sslmode="disable", channel_binding="require"))
-
-
-@provokes("direct_tls_not_supported", only=LIBPQ)
-def direct_tls_to_a_server_without(stage: Stage, attempt: Attempt) -> None:
-    attempt.connect(stage.at(stage.plain, sslmode="require", sslnegotiation="direct"))
-
-
-@provokes("direct_tls_not_supported", only=LIBPQ)
-def direct_tls_to_an_old_pooler(stage: Stage, attempt: Attempt) -> None:
-    attempt.connect(stage.through(stage.pooler("patient"), sslmode="require", sslnegotiation="direct"))

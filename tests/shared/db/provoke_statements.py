@@ -1,4 +1,4 @@
-"""Failures of statements, and of the connection in the middle of one; what poolers say in their own words."""
+"""Failures of statements, and of the connection in the middle of one."""
 
 import os
 import signal
@@ -10,11 +10,11 @@ from sqlalchemy import QueuePool, create_engine
 
 from shared import deadline
 from shared.db.pool import Pool
-from tests.servers.process import free_port
 from tests.servers.proxy import WireProxy
+from tests.servers.proxy_link import Do, When
 from tests.shared.db.clients import CLIENTS, for_pg8000, for_psycopg
 from tests.shared.db.provoke import OURS, STOCK_PG8000, Attempt, Stage, provokes
-from tests.shared.db.provoke_connecting import UNTOLD, proxied
+from tests.shared.db.provoke_connecting import proxied
 from tests.shared.db.watching import until
 
 
@@ -42,6 +42,7 @@ def _pid(stage: Stage, statement: str) -> int:
     """Find the session whose last statement was this one."""
     query = "SELECT pid FROM pg_stat_activity WHERE query = %s"
     row = until(lambda: stage.strict.admin().execute(query, [statement]).fetchone())
+    assert row is not None
     return int(row[0])
 
 
@@ -258,11 +259,11 @@ def no_cursor(stage: Stage, attempt: Attempt) -> None:
 # -- the connection, seen from here -----------------------------------------------------------------
 
 
-def _cut(stage: Stage, attempt: Attempt, do: str, when: str = "before") -> None:
+def _cut(stage: Stage, attempt: Attempt, do: Do, when: When = "before") -> None:
     proxy = attempt.keep(WireProxy("127.0.0.1", stage.plain.port))
     url = stage.at(stage.plain, database="postgres", sslmode="disable")
     session = attempt.connect(proxied(url, proxy))
-    proxy.on("client", b"4711", do=do, when=when)  # type: ignore[arg-type]
+    proxy.on("client", b"4711", do=do, when=when)
     session.run("SELECT 4711")
 
 
@@ -339,87 +340,3 @@ def closed_pool(stage: Stage, attempt: Attempt) -> None:
     pool = _pool(stage, attempt)
     pool.close(0)
     attempt.keep(pool.lease())
-
-
-# -- poolers ----------------------------------------------------------------------------------------
-
-
-@provokes("unsupported_startup_parameter")
-def options_through_a_pooler(stage: Stage, attempt: Attempt) -> None:
-    attempt.connect(stage.through(stage.pooler("patient"), options="-c statement_timeout=5000"))
-
-
-@provokes("unsupported_startup_parameter")
-def options_through_a_newer_pooler(stage: Stage, attempt: Attempt) -> None:
-    pooler = stage.pooler("newer", flavour="1.24.1")
-    attempt.connect(stage.through(pooler, options="-c statement_timeout=5000"))
-
-
-@provokes("invalid_catalog_name")
-def unknown_database_behind_a_pooler(stage: Stage, attempt: Attempt) -> None:
-    attempt.connect(stage.through(stage.pooler("patient"), database=f"none {attempt.client.name}"))
-
-
-@provokes("pooler_too_many_clients")
-def too_many_clients(stage: Stage, attempt: Attempt) -> None:
-    url = stage.through(stage.pooler("small", max_client_conn="1"))
-    with suppress(Exception):
-        attempt.connect(url)
-    attempt.connect(url)
-
-
-@provokes("pooler_no_free_connection", is_slow=True)
-def exhausted(stage: Stage, attempt: Attempt) -> None:
-    # Each client has a pooler database of its own here, as PgBouncer has a pool for each.
-    pooler = stage.pooler("exhausted", default_pool_size="1", query_wait_timeout="1")
-    name = f"busy_{attempt.client.name}"
-    stage.plain.create_database(name)
-    attempt.defer(lambda: stage.plain.admin().execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode()))
-    url = stage.through(pooler, database=name)
-    holder = psycopg.connect(**url.connect_kwargs())  # type: ignore[arg-type]
-    attempt.defer(holder.close)
-    holder.execute("SELECT 1")
-    attempt.connect(url.with_params(connect_timeout="5")).run("SELECT 1")
-
-
-@provokes("pooler_query_timeout", is_slow=True)
-def slow_behind_a_pooler(stage: Stage, attempt: Attempt) -> None:
-    pooler = stage.pooler("hasty", default_pool_size="20", query_timeout="1", idle_transaction_timeout="1")
-    attempt.connect(stage.through(pooler, connect_timeout="5")).run("SELECT pg_sleep(10)")
-
-
-@provokes("pooler_idle_transaction_timeout", is_slow=True)
-def idle_behind_a_pooler(stage: Stage, attempt: Attempt) -> None:
-    pooler = stage.pooler("hasty", default_pool_size="20", query_timeout="1", idle_transaction_timeout="1")
-    session = attempt.connect(stage.through(pooler, connect_timeout="5"))
-    mark = f"SELECT 'open {attempt.client.name}'"
-    session.run("BEGIN")
-    session.run(mark)
-    open_ones = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND query = %s"
-    with psycopg.connect(stage.plain.admin_url(), autocommit=True) as admin:
-        until(lambda: admin.execute(open_ones, [mark]).fetchone() == (0,))
-    session.run("SELECT 1")
-
-
-@provokes("pooler_database_disabled")
-def disabled(stage: Stage, attempt: Attempt) -> None:
-    pooler = stage.pooler("patient")
-    url = stage.through(pooler)
-    attempt.connect(url).close()
-    pooler.console("DISABLE postgres")
-    attempt.defer(lambda: pooler.console("ENABLE postgres"))
-    attempt.connect(url)
-
-
-@provokes("pooler_without_server", vaguely=UNTOLD, is_slow=True)
-def nothing_behind_the_pooler(stage: Stage, attempt: Attempt) -> None:
-    pooler = stage.pooler("orphan", port=free_port())
-    attempt.connect(stage.through(pooler))
-
-
-@provokes("pooler_without_server", vaguely=UNTOLD, is_slow=True)
-def paused(stage: Stage, attempt: Attempt) -> None:
-    pooler = stage.pooler("paused")
-    with suppress(psycopg.errors.ProtocolViolation):  # another client has paused it already
-        pooler.console("PAUSE")
-    attempt.connect(stage.through(pooler))
