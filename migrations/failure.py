@@ -6,7 +6,7 @@ import psycopg
 
 from migrations.files import Migration
 from migrations.statements import Statement
-from shared.errors import Error, MigrationError
+from shared.errors import DatabaseUnavailable, Error, MigrationError
 
 if TYPE_CHECKING:
     from sqlalchemy.exc import SQLAlchemyError
@@ -21,9 +21,16 @@ _ADVICE = {
 
 
 def describe(error: Error) -> str:
-    """Write an error as a terminal shows it: the message, then what to do."""
+    """Write an error as a terminal shows it: the message, the cause where a look at the server tells it, what to do."""
     sqlstate = f" (SQLSTATE {error.sqlstate})" if error.sqlstate else ""
-    return "\n".join([error.message + sqlstate, *(f"  - {solution}" for solution in error.solutions)])
+    lines, solutions = [error.message + sqlstate], error.solutions
+    if isinstance(error, DatabaseUnavailable):
+        from shared.db.diagnosis import explain  # only once something has failed
+
+        found = explain(error, probe=True)
+        lines.append(f"Cause: {found.cause} ({found.code})")
+        solutions = tuple(dict.fromkeys((*found.solutions, *solutions)))
+    return "\n".join([*lines, *(f"  - {solution}" for solution in solutions)])
 
 
 def of_statement(migration: Migration, statement: Statement, error: "SQLAlchemyError") -> MigrationError:

@@ -280,7 +280,8 @@ class Pool:
             self._in_use[entry] = None
             self._failures = 0
             self._next_attempt = 0.0
-            self._last_failure = None
+            if time.monotonic() >= self._full_until:  # until then it is why others wait
+                self._last_failure = None
             # Each that comes through lets two more try.
             self._window = min(self.max_size, self._window * 2)
             self._make_room()
