@@ -5,7 +5,8 @@ connection happens when the next one is asked for, and by the wall clock, since 
 stand still.
 
 While the database cannot be reached, one caller at a time tries to connect, after a pause that grows and is drawn at
-random, and the others share what it finds: a server that comes back meets no storm.
+random, and the others share what it finds: a server that comes back meets no storm. After the server was full, the
+callers of a pool that has a connection share it for a while, and leave free places to instances that have none.
 """
 
 import contextlib

@@ -74,13 +74,14 @@ class PgBouncer:
             if not clients or time.monotonic() > deadline:
                 break
             time.sleep(0.005)  # a client's end offers no event to wait for
-        # Between the list and the blow a server connection may come back from its client, and stay.
-        while any(row["database"] == database for row in self.console("SHOW SERVERS")):
+        self.kill(database)
+        return [f"PgBouncer on port {self.port}: {row['user']} on port {row['port']}" for row in clients]
+
+    def kill(self, database: str) -> None:
+        """Close the connections to `database`, so that it can be dropped; new clients may come."""
+        if database in {row["name"] for row in self.console("SHOW DATABASES")}:
             self.console(f"KILL {database}")
             self.console(f"RESUME {database}")
-            if time.monotonic() > deadline:
-                break
-        return [f"PgBouncer on port {self.port}: {row['user']} on port {row['port']}" for row in clients]
 
     def _write(self, directory: Path, users: Mapping[str, str], settings: Mapping[str, str]) -> None:
         quoted = [(user.replace('"', '""'), password.replace('"', '""')) for user, password in users.items()]

@@ -88,7 +88,7 @@ class Postgres:
         try:
             yield name
             left = [client for pooler in poolers or [] for client in pooler.disconnect(name)]
-            left += self._connections_left(name)
+            left += self._connections_left(name, poolers or [])
             assert not left, "the test left connections behind:\n" + "\n".join(left)
         finally:
             self.admin().execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
@@ -110,14 +110,16 @@ class Postgres:
 
         _wait_for(is_loaded, "the server did not reload its configuration")
 
-    def _connections_left(self, database: str) -> list[str]:
-        """Return who is connected, once those who have just closed are gone."""
+    def _connections_left(self, database: str, poolers: list[PgBouncer]) -> list[str]:
+        """Return who is connected, once those who have just closed are gone, and the poolers' own connections."""
         query = """
             SELECT concat_ws(' | ', 'pid ' || pid, usename, application_name, state, query)
             FROM pg_stat_activity WHERE datname = %s AND backend_type = 'client backend'
         """
 
         def left() -> list[str]:
+            for pooler in poolers:  # a server connection may come back to the pooler after it was told to close all
+                pooler.kill(database)
             return [row[0] for row in self.admin().execute(query, [database])]
 
         with suppress(TimeoutError):

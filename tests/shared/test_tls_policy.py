@@ -109,7 +109,7 @@ def test_libpqs_own_file_comes_first(no_home: None, tmp_path: Path) -> None:
     own.parent.mkdir()
     own.touch()
 
-    assert "sslrootcert" not in settled("sslmode=verify-full").params
+    assert settled("sslmode=verify-full").params["sslrootcert"] == str(own)
 
 
 def test_a_user_without_a_home_has_no_file_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -218,7 +218,7 @@ REFUSED = (
     Refused(errors.DatabaseError, "42703", "SELECT nothing FROM parent"),
     Refused(errors.DatabaseError, "42601", "SELEC 1"),
     Refused(errors.DatabaseError, "22012", "SELECT 1 / 0"),
-    Refused(errors.DatabaseError, "22P02", "SELECT %(n)s::int", None, {"n": "many"}),
+    Refused(errors.DataException, "22P02", "SELECT %(n)s::int", None, {"n": "many"}),
     Refused(errors.DatabaseError, "42501", "CREATE ROLE another"),
     Refused(errors.DatabaseError, "P0001", "DO $$ BEGIN RAISE 'no' USING CONSTRAINT = 'ours'; END $$", "ours"),
     Refused(errors.QueryCanceled, "57014", "SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(5)"),
