@@ -28,7 +28,7 @@ dev: ready ## Run PostgreSQL, the migrations and the app at http://localhost:300
 
 test: ready ## Run every test against real PostgreSQL and PgBouncer
 	@$(bin)/python -m tests.servers.install
-	@$(bin)/python -m pytest $(ARGS)
+	@$(bin)/python -m pytest --numprocesses 2 $(ARGS)
 
 check: ready ## Check style, types, import direction and that the docs are true of the code
 	@$(bin)/ruff check .

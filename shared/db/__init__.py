@@ -10,6 +10,7 @@ UniqueViolation, where the server refused the statement.
 """
 
 import logging
+import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, LiteralString
@@ -49,6 +50,18 @@ _pool: Pool | None = None
 _is_lent = False  # by use_pool
 _connector: Connector | None = None
 _lock = threading.RLock()
+
+
+def _after_fork() -> None:
+    # A thread that the child lacks may hold the lock. The pool forgets the parent's connections by itself.
+    global _lock
+    _lock = threading.RLock()
+    if _connector is not None:
+        _connector.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def get_pool() -> Pool:

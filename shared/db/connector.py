@@ -46,6 +46,10 @@ class Connector:
         self._direct_tls = False
         self._lock = threading.Lock()
 
+    def after_fork(self) -> None:
+        """Take a new lock in a forked child: a thread that the child lacks may hold the old one."""
+        self._lock = threading.Lock()
+
     def open(self, idle_timeout: float | None = None) -> Connection:
         """Open a connection within its time limit and the deadline.
 
@@ -55,7 +59,7 @@ class Connector:
         url, limits = self.url, self.limits
         if idle_timeout is not None:
             limits = limits._replace(
-                idle_session_timeout=min(limits.idle_session_timeout, idle_timeout + session._MARGIN)
+                idle_session_timeout=min(limits.idle_session_timeout, idle_timeout + session.MARGIN)
             )
         try:
             return self._open(url, limits)

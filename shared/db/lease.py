@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from shared.db.drivers import Connection
 
 if TYPE_CHECKING:
-    from shared.db.pool import Entry, Pool
+    from shared.db.entry import Entry
+    from shared.db.pool import Pool
 
 log = logging.getLogger(__name__)
 

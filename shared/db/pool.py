@@ -21,6 +21,7 @@ from collections.abc import Callable
 
 from shared import deadline
 from shared.db.drivers import Connection
+from shared.db.entry import Entry, Waiter, is_over
 from shared.db.lease import Holder, Lease, caller
 from shared.errors import (
     CannotConnectNow,
@@ -45,46 +46,6 @@ _SHARING = 3.0  # seconds for which our callers share one connection after the s
 _LOOK_AGAIN = 0.1  # seconds after which a caller that waits during an outage looks whether it may try
 _PING_TIMEOUT = 1.0  # seconds for a suspect connection to answer
 _TELLING = 1.0  # seconds that an attempt to connect must have had, for its timeout to tell more than an earlier failure
-
-
-class Entry:
-    """One connection and what the pool knows of it; instants are seconds of the wall clock."""
-
-    __slots__ = ("connection", "idle_since", "idle_timeout", "is_first", "lifetime", "opened", "suspect")
-
-    def __init__(
-        self, connection: Connection, now: float, *, is_first: bool, idle_timeout: float, lifetime: float
-    ) -> None:
-        self.connection = connection
-        self.is_first = is_first
-        self.opened = now
-        self.lifetime = lifetime
-        self.idle_since = now
-        self.idle_timeout = idle_timeout
-        self.suspect = False
-
-    def is_old(self, now: float) -> bool:
-        """Tell whether its lifetime is over."""
-        return _is_over(self.opened, now, self.lifetime)
-
-    def is_stale(self, now: float) -> bool:
-        """Tell whether it was idle for too long."""
-        return _is_over(self.idle_since, now, self.idle_timeout)
-
-
-class _Waiter:
-    """A caller in the queue.
-
-    Served with a connection, the right to open one (entry None), a failure, or the news that an outage began (`again`).
-    """
-
-    __slots__ = ("again", "entry", "failure", "served")
-
-    def __init__(self) -> None:
-        self.entry: Entry | None = None
-        self.failure: DatabaseUnavailable | None = None
-        self.again = False
-        self.served = threading.Event()
 
 
 class Pool:
@@ -130,7 +91,7 @@ class Pool:
         self._in_use: dict[Entry, Holder | None] = {}
         self._opening = 0
         self._has_first = False  # or opens it
-        self._waiters: deque[_Waiter] = deque()
+        self._waiters: deque[Waiter] = deque()
         self._closed = False
         self._failures = 0  # attempts to connect that failed since the last that did not
         self._last_failure: DatabaseUnavailable | None = None
@@ -189,7 +150,7 @@ class Pool:
                 over = waited and until is not None and time.monotonic() >= until
                 if over or len(self._waiters) >= self.max_waiting:
                     raise self._exhausted()
-                waiter = _Waiter()
+                waiter = Waiter()
                 self._waiters.append(waiter)
                 self._counts["waited"] += not waited
                 waited = True
@@ -210,7 +171,7 @@ class Pool:
                 elif not waiter.again:
                     return waiter.entry
 
-    def _leave_queue(self, waiter: _Waiter) -> None:
+    def _leave_queue(self, waiter: Waiter) -> None:
         """Pass on what a caller was served that no longer wants it."""
         with self._lock:
             if not waiter.served.is_set():
@@ -393,7 +354,7 @@ class Pool:
         """Take out what has been idle for too long beside the one that comes back; the lock is held."""
         limit = min(self.idle_timeout, self.surplus_timeout)
         surplus = []
-        while self._idle and _is_over(self._idle[0].idle_since, now, limit):
+        while self._idle and is_over(self._idle[0].idle_since, now, limit):
             surplus.append(self._idle.pop(0))
         return surplus
 
@@ -442,11 +403,6 @@ class Pool:
                 "waiting": len(self._waiters),
                 **self._counts,
             }
-
-
-def _is_over(begin: float, now: float, limit: float) -> bool:
-    """Tell whether `limit` seconds have passed. A clock that was set back leaves that unknown: then they have."""
-    return not 0 <= now - begin < limit
 
 
 def _clean(connection: Connection) -> bool:

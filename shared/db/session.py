@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-_MARGIN = 2.0  # seconds that the server waits longer than we do, so that our own limit comes first
+MARGIN = 2.0  # seconds that the server waits longer than we do, so that our own limit comes first
 _LOCK_TIMEOUT = 10.0  # seconds; a request that waits longer for a lock keeps others waiting too
 _NAME_LIMIT = 63  # bytes of application_name that the server keeps (NAMEDATALEN - 1)
 
@@ -42,9 +42,9 @@ class SessionLimits(NamedTuple):
 
 def limits(*, request_timeout: float, idle_timeout: float) -> SessionLimits:
     """Derive the limits from how long a request may take and how long we keep a connection idle (seconds)."""
-    abandoned = idle_timeout + _MARGIN
+    abandoned = idle_timeout + MARGIN
     return SessionLimits(
-        statement_timeout=request_timeout + _MARGIN,
+        statement_timeout=request_timeout + MARGIN,
         lock_timeout=min(_LOCK_TIMEOUT, request_timeout),
         idle_in_transaction_session_timeout=abandoned,
         idle_session_timeout=abandoned,
