@@ -1,6 +1,10 @@
-"""`db pool`: which limits apply to the connections of a process that runs here, and why. It opens none."""
+"""`db pool`: which limits apply to the connections of a process that runs here, and why.
+
+It opens no connection, unless it is asked to check what the address suggests against what the server does.
+"""
 
 import json
+from contextlib import closing
 from typing import Annotated, NamedTuple
 
 import typer
@@ -8,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from shared import db
 from shared.db.providers import FORBIDS, Provider, better_for_functions, provider_of, role_of
 from shared.db.session import SessionLimits, role_settings
 from shared.db.session import limits as session_limits
@@ -54,11 +59,23 @@ class Facts(NamedTuple):
         return found
 
 
-def run(as_json: Annotated[bool, typer.Option("--json", help="Print an object.")] = False) -> None:
+class Seen(NamedTuple):
+    """What a connection showed."""
+
+    pooled: bool  # somebody else than the server answered it
+    limits: dict[str, str]  # in force, as SHOW writes them
+
+
+def run(
+    as_json: Annotated[bool, typer.Option("--json", help="Print an object.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Connect, and tell what is really so.")] = False,
+) -> None:
     """Show which limits apply to connections here, and why. APP_ENV=production VERCEL=1 shows a function's."""
     facts = _facts()
+    seen = _look() if check else None
     if as_json:
-        print(json.dumps(_as_object(facts), indent=2, ensure_ascii=False))  # noqa: T201
+        found = _as_object(facts) | ({"seen": seen._asdict()} if seen else {})
+        print(json.dumps(found, indent=2, ensure_ascii=False))  # noqa: T201
         return
     console = Console(soft_wrap=True)
     table = Table()
@@ -66,6 +83,9 @@ def run(as_json: Annotated[bool, typer.Option("--json", help="Print an object.")
         table.add_column(heading, overflow="fold")
     for row in _rows(facts):
         table.add_row(*map(Text, row))
+    if seen is not None:
+        who = "a pooler answers" if seen.pooled else "the server itself answers"
+        table.add_row("Seen", who, ", ".join(f"{name} = {value}" for name, value in seen.limits.items()))
     console.print(table)
     if facts.role_settings:
         console.print("\nThe pooler takes no limits in the start-up packet. Run once, as an administrator:")
@@ -86,6 +106,16 @@ def _facts() -> Facts:
         size=size,
         limits=session_limits(request_timeout=settings.request_timeout, idle_timeout=size.idle_timeout),
     )
+
+
+def _look() -> Seen:
+    """Compare whom the connection was answered by with who runs the statement, and read the limits in force."""
+    names = list(SessionLimits._fields)
+    with closing(db.open_connection()) as connection:
+        pid = connection.fetch("SELECT pg_backend_pid() AS pid")[0]["pid"]
+        sql = "SELECT name, current_setting(name) AS value FROM unnest(%(names)s::text[]) AS name"
+        rows = connection.fetch(sql, {"names": names})
+        return Seen(pid != connection.backend_pid, {row["name"]: row["value"] for row in rows})
 
 
 def _rows(facts: Facts) -> list[tuple[str, str, str]]:

@@ -58,6 +58,11 @@ class Connection(Protocol):
         """
         ...
 
+    @property
+    def backend_pid(self) -> int:
+        """Give the process id that whoever answered the connection gave as its own (manual 54.2.8)."""
+        ...
+
     def parameter(self, name: str) -> str | None:
         """Give what the server last reported of one of its settings (manual 54.2.7): no round trip."""
         ...

@@ -174,6 +174,10 @@ class Pg8000Connection:
                 raise pg8000.dbapi.InterfaceError(f"network error: {error}") from error
             raise
 
+    @property
+    def backend_pid(self) -> int:
+        return int.from_bytes((self.raw._backend_key_data or b"")[:4], "big")
+
     def parameter(self, name: str) -> str | None:
         value: str | None = self.raw.parameter_statuses.get(name)
         return value

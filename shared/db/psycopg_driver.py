@@ -225,6 +225,10 @@ class PsycopgConnection:
             self.raw.execute(begin)
             return self.raw.execute(sql, params)
 
+    @property
+    def backend_pid(self) -> int:
+        return self.raw.info.backend_pid
+
     def parameter(self, name: str) -> str | None:
         value = self.raw.pgconn.parameter_status(name.encode())
         return None if value is None else value.decode()

@@ -1,6 +1,7 @@
 """`db pool`: what it says of the connections, without opening one and without a secret."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 from ops import pool
 from shared.errors import ConfigurationError
 from shared.settings import reset_settings
+from tests.servers.pgbouncer import PgBouncer
 
 PASSWORD = "s3cr%t/ é"
 SECRET = quote(PASSWORD, safe="")
@@ -115,3 +117,31 @@ def test_a_wrong_url_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("DATABASE_URL", "mysql://app@db/app")
     with pytest.raises(ConfigurationError):
         CliRunner().invoke(_command(), [], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "pg8000"])
+def test_check_tells_a_pooler_by_what_it_does(
+    command: Any, database: str, pgbouncer_of: Callable[..., PgBouncer], driver: str
+) -> None:
+    # Nothing in its address tells, and it takes start-up options and drops them.
+    pooler = pgbouncer_of("distribution", ignore_startup_parameters="options")
+    found = json.loads(command("--json", "--check", DATABASE_URL=pooler.url(database), DATABASE_DRIVER=driver))
+    assert found["pooler"] == "none"
+    assert found["seen"]["pooled"] is True
+    assert found["seen"]["limits"]["statement_timeout"] == "0"
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "pg8000"])
+def test_check_tells_the_server_itself_and_its_limits(command: Any, database: str, driver: str) -> None:
+    found = json.loads(command("--json", "--check", DATABASE_URL=database, DATABASE_DRIVER=driver))
+    assert found["seen"] == {
+        "pooled": False,
+        "limits": {
+            "statement_timeout": "27s",
+            "lock_timeout": "10s",
+            "idle_in_transaction_session_timeout": "32s",
+            "idle_session_timeout": "32s",
+            "tcp_user_timeout": "32000",
+        },
+    }
+    assert "the server itself answers" in command("--check", DATABASE_URL=database)
