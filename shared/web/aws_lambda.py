@@ -32,6 +32,7 @@ def lambda_handler(*endpoints: Endpoint | EndpointFile) -> Handler:
     def make_adapter() -> Callable[[Any, Any], Any]:
         from mangum import Mangum
 
+        asyncio.set_event_loop(_event_loop())  # it looks for one, and Python 3.12 and newer warn where there is none
         # Mangum would run start-up and shutdown around every request, and with them close the pool.
         app = cast(Any, application(endpoints))
         return Mangum(app, lifespan="off", text_mime_types=["text/", "application/json", "application/problem+json"])
