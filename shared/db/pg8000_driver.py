@@ -7,6 +7,7 @@ overrides are private, so requirements.txt pins the version.
 
 import contextlib
 import io
+import os
 import select
 import socket
 import ssl
@@ -303,7 +304,9 @@ def _connect_to(host: Host, url: DatabaseURL, limit: float) -> _OneSyncConnectio
             startup_params={"options": options} if options else None,
         )
     except BaseException:
-        connection.close()
+        # Not close(), which waits for pg8000's file object, and so for the garbage collector.
+        with contextlib.suppress(OSError):
+            os.close(connection.detach())
         raise
     raw.autocommit = True
     raw._transaction_status = b"I"
