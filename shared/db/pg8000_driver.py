@@ -159,11 +159,7 @@ class Pg8000Connection:
         return sum(self.execute(sql, params) for params in sequence)
 
     def call(self, function: Callable[[], _T], *, alone: bool) -> _T:
-        if deadline.remaining() == 0:
-            raise DeadlineExceeded("The time was used up before the statement was sent.")
-        if self.closed:
-            raise DatabaseUnavailable("the connection is closed")
-        self.raw.sent = False
+        self._prepare_to_send()
         try:
             if alone and self.raw.begin is not None:
                 begin, self.raw.begin = self.raw.begin, None
@@ -210,12 +206,15 @@ class Pg8000Connection:
         with contextlib.suppress(*_ERRORS):
             self.raw.close()
 
-    def _run(self, sql: str, params: Params) -> Context:
+    def _prepare_to_send(self) -> None:
         if deadline.remaining() == 0:
             raise DeadlineExceeded("The time was used up before the statement was sent.")
         if self.closed:
             raise DatabaseUnavailable("the connection is closed")
         self.raw.sent = False
+
+    def _run(self, sql: str, params: Params) -> Context:
+        self._prepare_to_send()
         try:
             if params is None:
                 return self.raw.execute_simple(sql)
