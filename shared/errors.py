@@ -129,6 +129,41 @@ class Refused(Error):
     exit_code = 8
 
 
+class DirectConnectionRequired(Refused):
+    """Migrations need the server itself, and only the way through a pooler is known."""
+
+    code = "direct_connection_required"
+    exit_code = 11
+
+
+class EnvironmentMismatch(Refused):
+    """The database belongs to another environment than the one in force."""
+
+    code = "environment_mismatch"
+    exit_code = 12
+
+
+class HistoryMismatch(Error):
+    """A migration file was edited, removed or put before others after it, or they, had been applied."""
+
+    code = "history_mismatch"
+    exit_code = 13
+
+
+class DatabaseAhead(Error):
+    """The database has revisions that this code does not know, and `--strict` was asked for."""
+
+    code = "database_ahead"
+    exit_code = 14
+
+
+class LintError(Error):
+    """A pending migration would stop the site or lose data, and its file gives no reason."""
+
+    code = "lint"
+    exit_code = 15
+
+
 class LocalEnvironmentError(Error):
     """This machine lacks what the command needs: a free port, disk space, a binary."""
 

@@ -76,6 +76,11 @@ VARIABLES = (
     Variable("MIGRATION_REQUIRE_FORCE", "false", "In production, migrate only with --force or MIGRATION_FORCE=true"),
     Variable("MIGRATION_DRYRUN", "false", "Show what would be migrated and change nothing"),
     Variable("MIGRATION_FORCE", "false", "Migrate although MIGRATION_REQUIRE_FORCE=true"),
+    Variable(
+        "MIGRATION_LOCK_TIMEOUT",
+        "3",
+        "Seconds that a migration's statement waits for a lock, with others queued behind it, before it lets them pass",
+    ),
     Variable("ADMIN_EMAIL", "admin@example.com", "E-mail address of the first admin user"),
     Variable(
         "ADMIN_INITIAL_PASSWORD",
@@ -97,10 +102,12 @@ class Settings:
     """What the environment says. Wrong values raise ConfigurationError; the database's only when it is asked for."""
 
     environment: Environment
+    environment_is_named: bool  # by APP_ENV, VERCEL_ENV or NODE_ENV, rather than guessed from where this runs
     database_driver: Literal["psycopg", "pg8000"]
     migration_require_force: bool
     migration_dryrun: bool
     migration_force: bool
+    migration_lock_timeout: float  # seconds
     admin_email: str
     admin_initial_password: str | None = field(repr=False)
     cors_allow_origins: tuple[str, ...]
@@ -119,6 +126,7 @@ class Settings:
         default_password = None if environment in ("preview", "production") else DEFAULT_ADMIN_PASSWORD
         return cls(
             environment=environment,
+            environment_is_named=_named_environment(environ) is not None,
             database_driver=cast(
                 Literal["psycopg", "pg8000"],
                 _choice(environ, "DATABASE_DRIVER", ("psycopg", "pg8000")) or "psycopg",
@@ -126,6 +134,7 @@ class Settings:
             migration_require_force=_truth(environ, "MIGRATION_REQUIRE_FORCE"),
             migration_dryrun=_truth(environ, "MIGRATION_DRYRUN"),
             migration_force=_truth(environ, "MIGRATION_FORCE"),
+            migration_lock_timeout=_number(environ, "MIGRATION_LOCK_TIMEOUT", low=0.1, high=60) or 3.0,
             admin_email=_text(environ, "ADMIN_EMAIL") or "admin@example.com",
             admin_initial_password=_text(environ, "ADMIN_INITIAL_PASSWORD") or default_password,
             cors_allow_origins=_origins(environ),
@@ -213,11 +222,18 @@ def reset_settings() -> None:
     _current = None
 
 
-def _environment(environ: Mapping[str, str]) -> Environment:
+def _named_environment(environ: Mapping[str, str]) -> Environment | None:
     for name in ("APP_ENV", "VERCEL_ENV", "NODE_ENV"):
         value = _choice(environ, name, ENVIRONMENTS)
         if value is not None:
             return cast(Environment, value)
+    return None
+
+
+def _environment(environ: Mapping[str, str]) -> Environment:
+    named = _named_environment(environ)
+    if named is not None:
+        return named
     if _on_lambda(environ):
         return "production"
     text = next(filter(None, (_text(environ, name) for name in DATABASE_URLS)), None)

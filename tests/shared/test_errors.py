@@ -22,6 +22,11 @@ EXIT_CODES = {
     errors.Refused: 8,
     errors.LocalEnvironmentError: 9,
     errors.DatabaseError: 10,
+    errors.DirectConnectionRequired: 11,
+    errors.EnvironmentMismatch: 12,
+    errors.HistoryMismatch: 13,
+    errors.DatabaseAhead: 14,
+    errors.LintError: 15,
 }
 
 
