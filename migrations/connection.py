@@ -4,59 +4,73 @@ They are opened here rather than taken from the pool, because a migration holds 
 may run for minutes.
 """
 
+import os
+import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import psycopg
 
+from shared.db.failures import connect_error_from
 from shared.db.providers import provider_of
 from shared.db.session import identifier, startup_options
 from shared.db.url import DatabaseURL
-from shared.errors import DatabaseUnavailable, MigrationError, Refused
+from shared.errors import (
+    DatabaseUnavailable,
+    DirectConnectionRequired,
+    MigrationError,
+    Refused,
+    UnsupportedStartupParameter,
+)
 from shared.settings import get_settings
 
 CONNECT_TIMEOUT = 15  # seconds; a database that scales to zero may have to wake up first
 MINIMUM_MAJOR_VERSION = 16
+# Without it the server notices a dead client only when the statement under way has ended, and holds its locks until
+# then (manual 19.3.2).
+_WATCH = "client_connection_check_interval"
 
 Connection = psycopg.Connection[tuple[object, ...]]
 
 
-def connect() -> Connection:
+def connect(purpose: str = "db migrate") -> Connection:
     """Open a connection to the server itself, in autocommit mode, that shows in pg_stat_activity who migrates.
 
-    Raises DatabaseUnavailable, ConfigurationError; Refused where only a pooler is known, or the server is too old.
+    Raises DatabaseUnavailable, ConfigurationError; DirectConnectionRequired where only a pooler is known, Refused where
+    the server is too old.
     """
-    url = _direct_url()
-    parameters = {
-        "connect_timeout": str(CONNECT_TIMEOUT),
-        # Half a minute, well below what network gateways allow an idle connection: the lock's is idle for long.
-        "keepalives_idle": "30",
-        **_with_schema(url).connect_kwargs(),
-        "application_name": f"db migrate on {socket.gethostname()}"[:63],
-    }
+    url = direct_url()
+    settings = _session_settings()
+    through_pooler = provider_of(url).pooler != "none"  # one that keeps our session, but takes no options
     try:
-        connection: Connection = psycopg.connect(**parameters, autocommit=True)  # type: ignore[arg-type]
+        try:
+            connection = _open(url, purpose, {} if through_pooler else settings)
+        except psycopg.Error as error:
+            if _WATCH not in str(error):
+                raise
+            del settings[_WATCH]  # a server on Windows cannot watch its sockets, and refuses to start the session
+            connection = _open(url, purpose, settings)
     except psycopg.Error as error:
         # Not chained: the driver's error object holds the password (its pgconn).
-        raise DatabaseUnavailable(
-            f"Cannot connect to {url.masked()}: {' '.join(str(error).split())}", solutions=_advice(url)
-        ) from None
+        raise _not_connected(url, error) from None
     try:
         check_version(connection.info.server_version)
-        _keep_session(connection)
+        if through_pooler:
+            for name, value in settings.items():
+                connection.execute("SELECT set_config(%s, %s, false)", [name, value])
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _direct_url() -> DatabaseURL:
+def direct_url() -> DatabaseURL:
     """Find the way past a pooler, on which a lock and session settings would be somebody else's the next moment."""
     settings = get_settings()
     url = settings.direct_database_url
     if url is None:
-        raise Refused(
+        raise DirectConnectionRequired(
             f"DATABASE_URL leads to a pooler ({provider_of(settings.database_url).name}), and migrations need the "
             "server itself: they hold a lock for as long as their session lasts.",
             solutions=["Set DIRECT_URL to the provider's direct connection string, beside DATABASE_URL."],
@@ -64,19 +78,83 @@ def _direct_url() -> DatabaseURL:
     return url
 
 
-def _with_schema(url: DatabaseURL) -> DatabaseURL:
-    """Honour the URL's schema= as the application's connections do."""
+def check_direct(connection: Connection, backend_pid: int) -> None:
+    """Refuse a pooler that no address tells: `backend_pid` is the server's, the connection's own who answered it.
+
+    One that is known by its address to keep our session may stay.
+    """
+    url = direct_url()
+    if backend_pid != connection.info.backend_pid and provider_of(url).pooler == "none":
+        raise _pooler_found(url)
+
+
+def lift_transaction_timeout(connection: Connection) -> None:
+    """Let transactions last; PostgreSQL 16 does not know the setting and would not start a session with it."""
+    if connection.info.server_version >= 170000:
+        connection.execute("SELECT set_config('transaction_timeout', '0', false)")
+
+
+def _session_settings() -> dict[str, str]:
+    """Let the session outlast a long migration, and end soon after its client is killed."""
+    return {
+        "statement_timeout": "0",
+        "idle_session_timeout": "0",
+        "idle_in_transaction_session_timeout": "0",
+        "lock_timeout": f"{get_settings().migration_lock_timeout * 1000:.0f}",
+        _WATCH: "2s",
+    }
+
+
+def _open(url: DatabaseURL, purpose: str, settings: dict[str, str]) -> Connection:
     schema = url.hints.get("schema")
-    if not schema:
-        return url
-    options = startup_options({"search_path": identifier(schema)}, url.params.get("options"))
-    return url.with_params(options=options)
+    if schema:
+        settings = {**settings, "search_path": identifier(schema)}
+    own = url.params.get("options")
+    parameters = {
+        "connect_timeout": str(CONNECT_TIMEOUT),
+        # Half a minute, well below what network gateways allow an idle connection: the lock's is idle for long.
+        "keepalives_idle": "30",
+        **url.connect_kwargs(),
+        "application_name": _application_name(purpose),
+        **({"options": startup_options(settings, own)} if settings or own else {}),
+    }
+    connection: Connection = psycopg.connect(**parameters, autocommit=True)  # type: ignore[arg-type]
+    return connection
+
+
+def _application_name(purpose: str) -> str:
+    """Say who migrates, from where and for which deployment; the server keeps 63 bytes of printable ASCII."""
+    environ = os.environ
+    run = environ.get("GITHUB_RUN_ID")
+    deployment = (
+        environ.get("VERCEL_DEPLOYMENT_ID")
+        or environ.get("VERCEL_URL")
+        or (f"GitHub run {run}" if run else None)
+        or (get_settings().commit or "")[:12]
+    )
+    name = f"{purpose} on {socket.gethostname()}" + (f" ({deployment})" if deployment else "")
+    return re.sub(r"[^ -~]", "?", name)[:63]
+
+
+def _not_connected(url: DatabaseURL, error: psycopg.Error) -> DatabaseUnavailable | DirectConnectionRequired:
+    reason = " ".join(str(error).split())
+    if isinstance(connect_error_from(error.sqlstate, reason), UnsupportedStartupParameter):
+        return _pooler_found(url)
+    return DatabaseUnavailable(f"Cannot connect to {url.masked()}: {reason}", solutions=_advice(url))
+
+
+def _pooler_found(url: DatabaseURL) -> DirectConnectionRequired:
+    return DirectConnectionRequired(
+        f"A pooler answers at {url.host}:{url.port}, and migrations need the server itself: they hold a lock for as "
+        "long as their session lasts.",
+        solutions=["Set DIRECT_URL to the provider's direct connection string, beside DATABASE_URL."],
+    )
 
 
 @contextmanager
-def session() -> Iterator[Connection]:
+def session(purpose: str = "db migrate") -> Iterator[Connection]:
     """Open a connection as `connect` does, for one block; what the driver raises in it leaves as an error of ours."""
-    with connect() as connection:
+    with connect(purpose) as connection:
         try:
             yield connection
         except psycopg.Error as error:
@@ -106,14 +184,3 @@ def _advice(url: DatabaseURL) -> list[str]:
         "Compare DATABASE_URL (user, password, host, port, database) with the provider's connection string.",
         "Check that the provider lets this machine in: allow-list, private network.",
     ]
-
-
-def _keep_session(connection: Connection) -> None:
-    """Let the session outlast a long migration, and end soon after its client is killed.
-
-    Without client_connection_check_interval the server notices a dead client only when the statement under way has
-    ended, and holds its locks until then (manual 19.3.2).
-    """
-    connection.execute("SELECT set_config('idle_session_timeout', '0', false)")
-    with suppress(psycopg.errors.InvalidParameterValue):  # a server on Windows cannot watch its sockets
-        connection.execute("SELECT set_config('client_connection_check_interval', '2s', false)")

@@ -40,7 +40,7 @@ def create(name: str, *, directory: Path = VERSIONS) -> Path:
         )
     migrations = files.chain(directory)
     parent = migrations[-1].revision if migrations else None
-    path = directory / f"{_timestamp(parent)}_{slug}.sql"
+    path = directory / f"{timestamp(parent)}_{slug}.sql"
     write(path, parent=parent, description=f"{name.strip()}: say here what changes and why.")
     if directory == VERSIONS:
         head.write()
@@ -59,7 +59,7 @@ def write(path: Path, *, parent: str | None, description: str, up: str = "", dow
     path.with_suffix(".py").write_text(LOADER, "utf-8")
 
 
-def _timestamp(newest: str | None) -> str:
+def timestamp(newest: str | None) -> str:
     """Give the time, or a second after the newest migration where that is not in the past."""
     now = datetime.now(UTC).strftime(TIMESTAMP)
     if newest is None or now > newest:

@@ -1,5 +1,7 @@
 """What went wrong in a migration, in words that name file, line, statement and the state of the database."""
 
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -16,6 +18,9 @@ _ADVICE = {
     "25001": "It cannot run in a transaction: put it into a file of its own with the line `-- transaction: none`.",
     # unsafe_new_enum_value_usage
     "55P04": "Add the value in a file of its own: a new enum value can be used only once it is committed.",
+    # lock_not_available, deadlock_detected
+    "55P03": "Somebody else holds a lock on it. `db migrate` names them, waits until they are done and tries again.",
+    "40P01": "Two transactions waited for each other: run again.",
     "42501": "Let the owner GRANT the right to the user in DATABASE_URL, or run the migration as the owner.",
 }
 
@@ -33,19 +38,35 @@ def describe(error: Error) -> str:
     return "\n".join([*lines, *(f"  - {solution}" for solution in solutions)])
 
 
-def of_statement(migration: Migration, statement: Statement, error: "SQLAlchemyError") -> MigrationError:
-    """Say which statement failed, what stays of its file, and what the server said."""
+def of_statement(
+    migration: Migration, statement: Statement, error: "psycopg.Error | SQLAlchemyError", *, statements_done: int = 0
+) -> MigrationError:
+    """Say which statement failed, what stays of its file, and what the server said.
+
+    `statements_done` tells how many took effect before it, in a file outside a transaction.
+    """
     reason, sqlstate, position = _of_driver(error)
     line = statement.line + statement.text.count("\n", 0, max(0, position - 1))
     return MigrationError(
-        f"{migration.name} failed in line {line}. {state_after(migration)}\n"
+        f"{migration.name} failed in line {line}. {state_after(migration, statements_done, statement)}\n"
         f"Statement: {statement.summary}\nServer: {reason}",
-        solutions=_solutions(migration, statement, sqlstate),
+        solutions=[*_duplicates(statement, error), *_solutions(migration, statement, sqlstate)],
         sqlstate=sqlstate,
     )
 
 
-def at_commit(migration: Migration | None, error: "SQLAlchemyError") -> MigrationError:
+def of_reason(
+    migration: Migration, statement: Statement, reason: str, *, solutions: Sequence[str], statements_done: int
+) -> MigrationError:
+    """Say which statement of a file outside a transaction failed for a reason that we saw, not the server."""
+    return MigrationError(
+        f"{migration.name} failed in line {statement.line}. {state_after(migration, statements_done, statement)}\n"
+        f"Statement: {statement.summary}\n{reason}",
+        solutions=solutions,
+    )
+
+
+def at_commit(migration: Migration | None, error: "psycopg.Error | SQLAlchemyError") -> MigrationError:
     """Say that a file's statements ran and its end failed: recording the revision, or COMMIT."""
     reason, sqlstate, _ = _of_driver(error)
     if migration is None:
@@ -56,23 +77,32 @@ def at_commit(migration: Migration | None, error: "SQLAlchemyError") -> Migratio
             solutions=["See whether it was: db migrate status"],
         )
     return MigrationError(
-        f"{migration.name} failed at COMMIT. {state_after(migration)}\nServer: {reason}",
+        f"{migration.name} failed at COMMIT. {state_after(migration, len(migration.up.statements))}\nServer: {reason}",
         solutions=["Mend the file and run again."],
         sqlstate=sqlstate,
     )
 
 
-def state_after(migration: Migration) -> str:
-    """Tell the state that a failed or interrupted file leaves the database in."""
+def state_after(migration: Migration, statements_done: int = 0, statement: Statement | None = None) -> str:
+    """Tell the state that a failed or interrupted file leaves the database in; `statement` is one of its."""
     if migration.transactional:
         return "It was rolled back: the database is as it was before this file; those applied before it stay."
-    return (
-        "It runs outside a transaction: its statements before this one have taken effect and stay, "
-        "and it does not count as applied."
+    backwards = statement is not None and not any(statement is one for one in migration.up.statements)
+    part = migration.down if backwards else migration.up
+    count = len(part.statements)
+    stays = (
+        f"{statements_done} of its {count} statements have"
+        if statements_done
+        else f"none of its {count} statements has"
     )
+    if backwards:
+        next_run = "it still counts as applied, and the next run begins with its first statement below `-- down`."
+    else:
+        next_run = "it does not count as applied, and the next run goes on from there."
+    return f"It runs outside a transaction: {stays} taken effect for good; {next_run}"
 
 
-def _of_driver(error: "SQLAlchemyError") -> tuple[str, str | None, int]:
+def _of_driver(error: "psycopg.Error | SQLAlchemyError") -> tuple[str, str | None, int]:
     """Give the server's message, the SQLSTATE, and the position in the statement, counted from 1 (0: not known)."""
     driver_error = getattr(error, "orig", error)
     if not isinstance(driver_error, psycopg.Error) or driver_error.sqlstate is None:
@@ -85,8 +115,18 @@ def _of_driver(error: "SQLAlchemyError") -> tuple[str, str | None, int]:
 
 def _solutions(migration: Migration, statement: Statement, sqlstate: str | None) -> list[str]:
     solutions = [_ADVICE[sqlstate]] if sqlstate in _ADVICE else []
-    if not migration.transactional:
-        if "CONCURRENTLY" in statement.words and "INDEX" in statement.words:
-            solutions.append("An interrupted build leaves its index behind, INVALID: DROP INDEX CONCURRENTLY it first.")
-        solutions.append("Write each statement so that it can be repeated (IF NOT EXISTS), then run again.")
+    if "CONCURRENTLY" in statement.words and "INDEX" in statement.words and not migration.transactional:
+        solutions.append("Mend the cause and run again: an INVALID index that a build has left is dropped first.")
     return solutions or ["Mend the file and run again."]
+
+
+def _duplicates(statement: Statement, error: "psycopg.Error | SQLAlchemyError") -> list[str]:
+    """Give the query that finds the rows which keep a unique index from being built."""
+    error = getattr(error, "orig", error)
+    if not isinstance(error, psycopg.errors.UniqueViolation) or statement.words[:1] not in (("CREATE",), ("ALTER",)):
+        return []
+    # The detail reads `Key (columns)=(values) is duplicated.`; only the columns may be shown.
+    if not (key := re.search(r"\((.+?)\)=\(", error.diag.message_detail or "")) or not error.diag.table_name:
+        return []
+    columns, table = key[1], f"{error.diag.schema_name}.{error.diag.table_name}"
+    return [f"See which: SELECT {columns}, count(*) FROM {table} GROUP BY {columns} HAVING count(*) > 1;"]  # noqa: S608 - is shown

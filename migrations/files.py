@@ -15,13 +15,17 @@ which is what Alembic loads. The chain is linear and equals name order: what two
 side is caught before it meets a database, and an older file merged late cannot be skipped in silence.
 """
 
+import os
 import re
+from codecs import BOM_UTF8
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
+from typing import TypeVar
 
-from migrations import statements
+from migrations import kinds, statements
 from migrations.statements import Malformed, Statement
 from shared.errors import MigrationError
 
@@ -33,7 +37,9 @@ from migrations.revision import load
 __doc__, revision, down_revision, upgrade, downgrade = load(__file__)
 """
 
-_NAME = re.compile(r"(\d{14})_[a-z0-9_]+\.sql")
+_NAME = re.compile(r"(\d{4}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:[01]\d|2[0-3])(?:[0-5]\d){2})_[a-z0-9_]+\.sql")
+# The lines of the first comment down to the one that names the parent.
+_HEAD = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:--[^\n]*\n)*?--[ \t]*parent:[ \t]*(none|\d{14})[ \t\r]*\n")
 _MARKER = re.compile(r"--[ \t]*down[ \t\r]*")
 _HEADER = re.compile(r"--[ \t]*(parent|transaction):[ \t]*(.*?)[ \t\r]*")
 _TRANSACTION_CONTROL = {"BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "SAVEPOINT", "RELEASE"}
@@ -53,21 +59,28 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Migration:
-    """One migration file, parsed."""
+class File:
+    """A migration file as far as its name and its first comment tell."""
 
     path: Path
     revision: str
     parent: str | None
-    description: str
-    transactional: bool
-    up: Part
-    down: Part
+    checksum: str  # sha-256 of the text, whatever its line ends
 
     @property
     def name(self) -> str:
         """Give the file's name, which is how people speak of a migration."""
         return self.path.name
+
+
+@dataclass(frozen=True)
+class Migration(File):
+    """One migration file, parsed."""
+
+    description: str
+    transactional: bool
+    up: Part
+    down: Part
 
     def check_reversible(self) -> None:
         """Raise MigrationError where there is something to take back and no way back is written."""
@@ -80,12 +93,8 @@ class Migration:
 
 def parse(path: Path) -> Migration:
     """Read a migration file. Raises MigrationError naming the file and line of what is wrong."""
-    if not (match := _NAME.fullmatch(path.name)) or not _is_timestamp(match[1]):
-        raise MigrationError(
-            f"{path.name} is not named as a migration: a UTC timestamp, an underscore, lower-case words.",
-            solutions=["Rename it like 20261121120000_create_users.sql; `db migrate create NAME` names files so."],
-        )
-    text = _read(path)
+    revision, data = _revision(path), path.read_bytes()
+    text = _decode(path, data)
     header, body_start = _header(text)
     fields = _fields(path, header)
     marker = _marker(path, text)
@@ -93,8 +102,9 @@ def parse(path: Path) -> Migration:
     down = Part(text[marker.end :], 1 + text.count("\n", 0, marker.end))
     migration = Migration(
         path=path,
-        revision=match[1],
+        revision=revision,
         parent=None if fields["parent"] == "none" else fields["parent"],
+        checksum=_checksum(data),
         description=" ".join(_prose(header)),
         transactional="transaction" not in fields,
         up=up,
@@ -105,23 +115,48 @@ def parse(path: Path) -> Migration:
     return migration
 
 
-def chain(directory: Path = VERSIONS) -> tuple[Migration, ...]:
-    """Read every migration of a folder, oldest first, and check that they form one chain in name order.
+def glance(path: Path) -> File:
+    """Read a file's name, parent and checksum only. Raises MigrationError as `parse` does where they cannot be read."""
+    data = path.read_bytes()
+    if not (head := _HEAD.match(data)):
+        return parse(path)
+    parent = head[1].decode()
+    return File(path, _revision(path), None if parent == "none" else parent, _checksum(data))
 
-    Raises MigrationError naming the files that do not fit and how to mend them.
+
+def scan(directory: Path = VERSIONS) -> tuple[File, ...]:
+    """List the files of a folder, oldest first, and check that they form one chain in name order.
+
+    Raises MigrationError naming the files that do not fit and how to mend them. Their SQL is not looked at.
     """
-    migrations = tuple(parse(path) for path in sorted(directory.glob("*.sql")))
-    _check_loaders(directory, migrations)
-    by_revision: dict[str, Migration] = {}
-    by_parent: dict[str | None, Migration] = {}
+    return _in_order(directory, glance)
+
+
+def chain(directory: Path = VERSIONS) -> tuple[Migration, ...]:
+    """Parse every migration of a folder, oldest first; raises MigrationError as `scan` and `parse` do."""
+    migrations = _in_order(directory, parse)
+    for migration in migrations:
+        check_loader(migration)
+    return migrations
+
+
+_F = TypeVar("_F", bound=File)
+
+
+def _in_order(directory: Path, read: Callable[[Path], _F]) -> tuple[_F, ...]:
+    """Read the files of a folder and check their order. Raises MigrationError."""
+    names = sorted(entry.name for entry in os.scandir(directory))
+    migrations = tuple(read(directory / name) for name in names if name.endswith(".sql"))
+    _check_pairs({name for name in names if name.endswith(".py")}, migrations)
+    by_revision: dict[str, _F] = {}
+    by_parent: dict[str | None, _F] = {}
     for migration in migrations:
         if twin := by_revision.get(migration.revision):
             raise MigrationError(
                 f"{twin.name} and {migration.name} have the same timestamp.",
-                solutions=[f"Rename {migration.name} (and its .py) to a later timestamp."],
+                solutions=[f"Give the one that is not applied anywhere another: db migrate rebase {migration.name}"],
             )
         by_revision[migration.revision] = migration
-    newest = migrations[-1].revision if migrations else ""
     for migration in migrations:
         if migration.parent is not None and migration.parent not in by_revision:
             raise MigrationError(
@@ -137,43 +172,55 @@ def chain(directory: Path = VERSIONS) -> tuple[Migration, ...]:
             raise MigrationError(
                 f"Two heads: {sibling.name} and {migration.name} both follow {migration.parent or 'nothing'}.",
                 solutions=[
-                    f"Put one behind the other: in the file that is not applied anywhere yet, change the line to "
-                    f"`-- parent: {newest if newest != migration.revision else sibling.revision}`, and rename it "
-                    f"(and its .py) to a timestamp later than that."
+                    "Put the one that is not applied anywhere yet behind the other: "
+                    f"db migrate rebase {migration.name} (or {sibling.name})",
                 ],
             )
         by_parent[migration.parent] = migration
     return migrations
 
 
-def _check_loaders(directory: Path, migrations: tuple[Migration, ...]) -> None:
-    expected = {migration.path.with_suffix(".py") for migration in migrations}
-    for path in expected:
-        if not path.exists() or path.read_text("utf-8") != LOADER:
-            raise MigrationError(
-                f"{path.name}, which Alembic needs beside the .sql file, is missing or was changed.",
-                solutions=["Copy it from any other migration: they are all the same."],
-            )
-    for path in sorted(set(directory.glob("*.py")) - expected):
-        raise MigrationError(
-            f"{path.name} has no .sql file beside it.",
-            solutions=[f"Restore {path.with_suffix('.sql').name}, or delete {path.name}."],
-        )
+def check_loader(file: File) -> None:
+    """Raise MigrationError where the .py beside a file is not what it must be: Alembic sees only that."""
+    path = file.path.with_suffix(".py")
+    if not path.exists() or path.read_text("utf-8") != LOADER:
+        raise _no_loader(path.name)
 
 
-def _is_timestamp(text: str) -> bool:
+def _check_pairs(loaders: set[str], files: Sequence[File]) -> None:
+    expected = {f"{file.path.stem}.py" for file in files}
+    for name in sorted(expected - loaders):
+        raise _no_loader(name)
+    for name in sorted(loaders - expected):
+        sql = f"{name.removesuffix('.py')}.sql"
+        raise MigrationError(f"{name} has no .sql file beside it.", solutions=[f"Restore {sql}, or delete {name}."])
+
+
+def _no_loader(name: str) -> MigrationError:
+    return MigrationError(
+        f"{name}, which Alembic needs beside the .sql file, is missing or was changed.",
+        solutions=["Copy it from any other migration: they are all the same."],
+    )
+
+
+def _revision(path: Path) -> str:
+    if match := _NAME.fullmatch(path.name):
+        return match[1]
+    raise MigrationError(
+        f"{path.name} is not named as a migration: a UTC timestamp, an underscore, lower-case words.",
+        solutions=["Rename it like 20261121120000_create_users.sql; `db migrate create NAME` names files so."],
+    )
+
+
+def _checksum(data: bytes) -> str:
+    return sha256(data.removeprefix(BOM_UTF8).replace(b"\r\n", b"\n")).hexdigest()
+
+
+def _decode(path: Path, data: bytes) -> str:
     try:
-        datetime.strptime(text, TIMESTAMP)  # noqa: DTZ007 - only its form matters
-    except ValueError:
-        return False
-    return True
-
-
-def _read(path: Path) -> str:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = 1 + path.read_bytes().count(b"\n", 0, error.start)
+        line = 1 + data.count(b"\n", 0, error.start)
         raise MigrationError(f"{path.name}, line {line}: not UTF-8 text.") from None
     if "\0" in text:
         raise MigrationError(f"{path.name}, line {1 + text.count(chr(10), 0, text.index(chr(0)))}: a NUL character.")
@@ -186,7 +233,8 @@ def _header(text: str) -> tuple[list[str], int]:
     lines: list[str] = []
     for line in text.splitlines(keepends=True):
         stripped = line.strip()
-        if _MARKER.fullmatch(stripped) or not (stripped.startswith("--") or (not stripped and not lines)):
+        belongs_to_body = _MARKER.fullmatch(stripped) or statements.REPEAT.fullmatch(stripped)
+        if belongs_to_body or not (stripped.startswith("--") or (not stripped and not lines)):
             break
         end += len(line)
         if stripped:
@@ -254,6 +302,9 @@ def _check_statements(migration: Migration, part: Part) -> None:
                     "Where a statement cannot run in a transaction, put `-- transaction: none` into the first comment.",
                 ],
             )
+        if problem := kinds.problem(statement, transactional=migration.transactional):
+            message, solution = problem
+            raise MigrationError(f"{migration.name}, line {statement.line}: {message}", solutions=[solution])
         if statement.words[:1] == ("COPY",) and {"STDIN", "STDOUT"} & set(statement.words):
             raise MigrationError(
                 f"{migration.name}, line {statement.line}: COPY with the client's data cannot stand in a migration.",

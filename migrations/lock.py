@@ -3,6 +3,8 @@
 A session-level advisory lock on a connection of its own, in autocommit mode. It is polled for with
 pg_try_advisory_lock: a session that waits inside pg_advisory_lock holds a snapshot, and CREATE INDEX CONCURRENTLY of
 the runner at work would wait for that snapshot while the waiter waits for the lock (ThomWright/postgres-migrations#36).
+
+Whatever must not run beside a migration, such as a backup, takes the same lock: `with lock.taken("db backup", ...)`.
 """
 
 import random
@@ -12,7 +14,7 @@ from contextlib import contextmanager
 
 import psycopg
 
-from migrations.connection import Connection
+from migrations.connection import Connection, session
 from shared.errors import LockTimeout, MigrationError
 
 KEY = int.from_bytes(b"migrate!")  # a bigint; advisory locks are local to a database (manual 13.3.5)
@@ -44,6 +46,16 @@ def hold(connection: Connection, *, wait: float = WAIT, report: Callable[[str], 
             raise _lost() from None
         raise
     _release(connection)
+
+
+@contextmanager
+def taken(purpose: str, *, wait: float = WAIT, report: Callable[[str], None]) -> Iterator[Connection]:
+    """Hold the lock on a connection of its own, which waiters see as `purpose`, such as "db backup".
+
+    Raises what `session` and `hold` do. The connection must stay idle or in autocommit mode.
+    """
+    with session(purpose) as connection, hold(connection, wait=wait, report=report):
+        yield connection
 
 
 def _acquire(connection: Connection, wait: float, report: Callable[[str], None]) -> None:

@@ -7,12 +7,14 @@ take `:name` for a parameter, and the driver `%I`.
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import cast
 
 from alembic import op
 from alembic.util import CommandError
-from sqlalchemy.exc import DBAPIError
 
-from migrations import failure, files
+from migrations import execution, failure, files
+from migrations.connection import Connection
+from migrations.contention import Contention
 from migrations.files import Migration, Part
 from migrations.progress import Progress
 from shared.errors import MigrationError
@@ -46,17 +48,9 @@ def _run(migration: Migration, part: Part) -> None:
         return
     assert context.config is not None
     progress: Progress = context.config.attributes["progress"]
-    progress.begin(migration)
+    contention: Contention | None = context.config.attributes.get("contention")
     with block:
         # In such a block the context has another connection than outside of it.
-        connection = context.connection
-        assert connection is not None
-        for statement in part.statements:
-            try:
-                connection.exec_driver_sql(statement.text, execution_options={"no_parameters": True}).close()
-            except DBAPIError as error:
-                progress.failure = failure.of_statement(migration, statement, error)
-                raise progress.failure from None
-            except KeyboardInterrupt as error:
-                progress.failure = error
-                raise
+        assert context.connection is not None
+        connection = cast(Connection, context.connection.connection.driver_connection)
+        execution.run(connection, migration, part, progress=progress, contention=contention)

@@ -13,9 +13,8 @@ from migrations.connection import Connection
 from shared.db.schema_head import TABLES
 from shared.errors import ConfigurationError, MigrationError
 from shared.settings import DEFAULT_ADMIN_PASSWORD, Settings
-from shared.web.auth import hash_password
 
-MINIMUM_PASSWORD_LENGTH = 12
+MINIMUM_PASSWORD_LENGTH = 12  # as shared.web.auth has it, whose imports a deploy with nothing to do does not pay for
 
 PLANS = (
     # code, name, price in cents, currency, billing interval, features
@@ -24,8 +23,12 @@ PLANS = (
     ("pro_yearly", "Pro, yearly", 19000, "USD", "year", {"seats": 5, "support": "email"}),
 )
 
-_HAS_ADMIN = "SELECT EXISTS (SELECT FROM users WHERE role = 'admin')"
-_HAS_PLANS = "SELECT EXISTS (SELECT FROM plans)"
+# What must hold afterwards, where the schema of this code has the table.
+_CONDITIONS = (
+    ("plans", "plans", "EXISTS (SELECT FROM plans)"),
+    ("admin user", "users", "EXISTS (SELECT FROM users WHERE role = 'admin')"),
+)
+CONDITIONS = {thing: condition for thing, table, condition in _CONDITIONS if table in TABLES}
 _ADD_ADMIN = """
 INSERT INTO users (email, password_hash, role, must_change_password) VALUES (%s, %s, 'admin', true)
 ON CONFLICT ((lower(email))) DO NOTHING
@@ -40,12 +43,11 @@ def missing(connection: Connection, *, before_migrating: bool = False) -> list[s
 
     A table that is not there lacks nothing, unless the migrations that make it are still to come.
     """
-    lacks = []
-    if "plans" in TABLES and not _truth(connection, _HAS_PLANS, without_table=not before_migrating):
-        lacks.append("plans")
-    if "users" in TABLES and not _truth(connection, _HAS_ADMIN, without_table=not before_migrating):
-        lacks.append("admin user")
-    return lacks
+    return [
+        thing
+        for thing, condition in CONDITIONS.items()
+        if not _truth(connection, condition, without_table=not before_migrating)
+    ]
 
 
 def check(connection: Connection, settings: Settings) -> None:
@@ -97,6 +99,8 @@ def run(connection: Connection, settings: Settings) -> list[str]:
 
 def _add_admin(connection: Connection, settings: Settings) -> str:
     assert settings.admin_initial_password is not None  # check() has passed
+    from shared.web.auth import hash_password  # which loads what answers requests
+
     email = settings.admin_email
     cursor = connection.execute(_ADD_ADMIN, (email, hash_password(settings.admin_initial_password)))
     if cursor.rowcount == 1:
@@ -104,9 +108,9 @@ def _add_admin(connection: Connection, settings: Settings) -> str:
     return f"Warning: there is no admin user, and {email} (ADMIN_EMAIL) belongs to an ordinary one, who was left alone"
 
 
-def _truth(connection: Connection, query: str, *, without_table: bool) -> bool:
+def _truth(connection: Connection, condition: str, *, without_table: bool) -> bool:
     try:
-        row = connection.execute(query).fetchone()
+        row = connection.execute(f"SELECT {condition}".encode()).fetchone()
     except psycopg.errors.UndefinedTable:
         return without_table
     return row is not None and bool(row[0])

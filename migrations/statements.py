@@ -7,9 +7,10 @@ would cut string constants, dollar-quoted bodies, comments, rules and SQL-standa
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
+# A name's characters are told by what ASCII has of others: classes that reach to the last code point compile slowly.
 _TOKEN = re.compile(
     r"""
       (?P<space>[ \t\r\n\f\v]+)
@@ -21,8 +22,8 @@ _TOKEN = re.compile(
         | (?:[uU]&)?"[^"]*+(?:""[^"]*+)*+"
       )
     | (?P<unclosed>(?:[eEbBxXnN]|[uU]&)?'|(?:[uU]&)?")
-    | (?P<dollar>\$(?:[A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_\u0080-\U0010ffff]*)?\$)
-    | (?P<word>[A-Za-z_\u0080-\U0010ffff][A-Za-z0-9_$\u0080-\U0010ffff]*)
+    | (?P<dollar>\$(?:[^\x00-@\[-^`{-\x7f][^\x00-/:-@\[-^`{-\x7f]*)?\$)
+    | (?P<word>[^\x00-@\[-^`{-\x7f][^\x00-#%-/:-@\[-^`{-\x7f]*)
     | (?P<open>[(\[])
     | (?P<close>[)\]])
     | (?P<semicolon>;)
@@ -32,6 +33,7 @@ _TOKEN = re.compile(
 )
 _BLOCK_EDGE = re.compile(r"/\*|\*/")
 _ROUTINE = re.compile(r"CREATE (OR REPLACE )?(FUNCTION|PROCEDURE) ")
+REPEAT = re.compile(r"--[ \t]*repeat until no rows[ \t\r]*")
 
 
 class Malformed(ValueError):
@@ -45,10 +47,14 @@ class Malformed(ValueError):
 
 @dataclass(frozen=True)
 class Statement:
-    """One SQL statement without its semicolon; `line` is where it begins in its file, counted from 1."""
+    """One SQL statement without its semicolon; `line` is where it begins in its file, counted from 1.
+
+    `repeated` where `-- repeat until no rows` stands among the comments before it.
+    """
 
     text: str
     line: int
+    repeated: bool = False
 
     @property
     def summary(self) -> str:
@@ -80,17 +86,28 @@ def split(text: str, *, first_line: int = 1) -> list[Statement]:
 
     Raises Malformed for a quotation, comment, parenthesis or statement that is never closed.
     """
+    return list(_split(text, first_line))
+
+
+@lru_cache(maxsize=256)  # the runner, lint and Alembic's loader all read a file that is pending
+def _split(text: str, first_line: int) -> tuple[Statement, ...]:
     statements: list[Statement] = []
     current: list[Token] = []
     nesting = _Nesting()
+    repeated = False
+    line, counted = first_line, 0
     for token in tokens(text):
-        if token.kind in ("space", "comment"):
+        if token.kind == "space":
+            continue
+        if token.kind == "comment":
+            repeated = repeated or (not current and REPEAT.fullmatch(token.text) is not None)
             continue
         if token.kind == "semicolon" and nesting.is_outside:
             if current:
                 start, end = current[0].start, current[-1].end
-                statements.append(Statement(text[start:end], first_line + text.count("\n", 0, start)))
-            current, nesting = [], _Nesting()
+                line, counted = line + text.count("\n", counted, start), start
+                statements.append(Statement(text[start:end], line, repeated))
+            current, nesting, repeated = [], _Nesting(), False
         else:
             current.append(token)
             nesting.enter(token)
@@ -98,7 +115,7 @@ def split(text: str, *, first_line: int = 1) -> list[Statement]:
         raise Malformed("a parenthesis is opened and never closed", nesting.parentheses[0])
     if current:
         raise Malformed("the statement is not ended by a semicolon", current[0].start)
-    return statements
+    return tuple(statements)
 
 
 def tokens(text: str) -> Iterator[Token]:

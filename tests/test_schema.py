@@ -12,6 +12,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from migrations import runner
+from migrations.comparison import include_name
 from shared.db import schema
 from shared.settings import reset_settings
 from tests.migrations import catalog
@@ -33,7 +34,8 @@ def migrated(any_database: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_metadata_and_migrated_database_agree_for_alembic(migrated: str) -> None:
     engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(migrated), poolclass=NullPool)
     with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        opts = {"compare_type": True, "compare_server_default": True, "include_name": include_name}
+        context = MigrationContext.configure(connection, opts=opts)
         differences = compare_metadata(context, schema.metadata)
 
     assert differences == []
@@ -50,9 +52,10 @@ def test_metadata_makes_the_same_tables_as_the_migrations(migrated: str, any_pos
 
 
 QUERIES: dict[str, LiteralString] = {
-    "tables and columns without a comment": """
+    "tables and columns without a comment": r"""
         SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND attnum >= 0
         WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname <> 'alembic_version'
+          AND relname NOT LIKE 'migration\_%'
           AND NOT attisdropped AND (col_description(c.oid, attnum) IS NULL OR obj_description(c.oid) IS NULL)
     """,
     "foreign keys without an index that begins with them": """
@@ -179,6 +182,7 @@ def test_the_page_tells_each_column_s_type_as_it_is(migrated_database: str) -> N
     found = catalog.rows(
         migrated_database,
         "SELECT table_name::text, column_name::text, replace(data_type, 'timestamp with time zone', 'timestamptz') "
-        "FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version'",
+        "FROM information_schema.columns WHERE table_schema = 'public' "
+        "AND table_name <> 'alembic_version' AND table_name NOT LIKE 'migration\\_%'",
     )
     assert told == set(found)

@@ -115,6 +115,13 @@ sessions = Table(
         index=True,
         comment="When the session ends by itself",
     ),
+    Column(
+        "last_seen_at",
+        DateTime(timezone=True),
+        nullable=False,
+        server_default=func.now(),
+        comment="When the session was last used; behind by an hour at most",
+    ),
     UniqueConstraint("token_hash"),
     CheckConstraint("octet_length(token_hash) = 32", name="token_hash"),
     CheckConstraint("length(user_agent) <= 512", name="user_agent"),
@@ -214,4 +221,57 @@ Index(
     subscriptions.c.user_id,
     unique=True,
     postgresql_where=text("status <> 'canceled'"),
+)
+
+throttles = Table(
+    "throttles",
+    metadata,
+    Column("key", LargeBinary, primary_key=True, comment="SHA-256 of what was tried and by whom"),
+    Column("attempts", Integer, nullable=False, comment="Attempts since the count began"),
+    Column(
+        "expires_at",
+        DateTime(timezone=True),
+        nullable=False,
+        index=True,
+        comment="When the count begins anew",
+    ),
+    CheckConstraint("octet_length(key) = 32", name="key"),
+    comment="How often something was tried of late",
+)
+
+health_samples = Table(
+    "health_samples",
+    metadata,
+    Column(
+        "taken_at",
+        DateTime(timezone=True),
+        primary_key=True,
+        comment="The minute; whoever writes its row makes the check",
+    ),
+    Column("status", Text, comment="Worst verdict; empty while the check runs, or where it was killed"),
+    Column(
+        "verdicts",
+        JSONB,
+        nullable=False,
+        server_default=text("'{}'"),
+        comment="Verdict of each check, by its name",
+    ),
+    Column(
+        "numbers",
+        JSONB,
+        nullable=False,
+        server_default=text("'{}'"),
+        comment="Value of each check that measures something, by its name",
+    ),
+    Column(
+        "told",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="True where people know of it, so that the next is compared with it",
+    ),
+    CheckConstraint("status IN ('ok', 'warn', 'fail', 'unknown')", name="status"),
+    CheckConstraint("jsonb_typeof(verdicts) = 'object'", name="verdicts"),
+    CheckConstraint("jsonb_typeof(numbers) = 'object'", name="numbers"),
+    comment="What the periodic check found, one row a minute at most",
 )

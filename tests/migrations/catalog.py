@@ -5,6 +5,8 @@ from typing import LiteralString
 import psycopg
 from psycopg import sql
 
+from migrations.ledger import TABLES
+
 _SCHEMA: tuple[LiteralString, ...] = (
     "SELECT 'relation', relname::text, relkind::text, obj_description(oid, 'pg_class') FROM pg_class "
     "WHERE relnamespace = 'public'::regnamespace",
@@ -30,13 +32,13 @@ def schema(url: str, *, routines: bool = True) -> list[str]:
         found = []
         for query in _SCHEMA + (_ROUTINES if routines else ()):
             found += [" | ".join(map(str, row)) for row in connection.execute(query)]
-        return sorted(line for line in found if "alembic_version" not in line)
+        return sorted(line for line in found if not any(name in line for name in ("alembic_version", *TABLES)))
 
 
 def tables(url: str) -> list[str]:
-    """List the names of the tables."""
+    """List the names of the tables, without those that the runner keeps for itself."""
     query = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
-    return [str(row[0]) for row in rows(url, query)]
+    return [str(row[0]) for row in rows(url, query) if row[0] not in TABLES]
 
 
 def contents(url: str) -> dict[str, list[str]]:

@@ -4,15 +4,18 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
+from migrations import runner
 from migrations.files import LOADER
 from shared.settings import reset_settings
+from tests.servers.postgres import Postgres
 
 ROOT = Path(__file__).parent.parent.parent
+PRODUCTION = {"APP_ENV": "production", "ADMIN_INITIAL_PASSWORD": "correct horse battery"}
 
 
 class Folder:
@@ -50,12 +53,11 @@ class Project:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        for part in ("migrations", "shared", "functions", "ops", "app.py", "pyproject.toml"):
-            source = ROOT / part
-            if source.is_dir():
-                shutil.copytree(source, path / part)
-            else:
-                shutil.copy(source, path / part)
+        for part in ("migrations", "shared"):
+            shutil.copytree(ROOT / part, path / part)
+        shutil.copy(ROOT / "pyproject.toml", path)
+        for part in ("functions", "ops", "app.py"):
+            (path / part).symlink_to(ROOT / part)
         self.versions = Folder(path / "migrations" / "versions")
         self.versions.parent = max(file.name[:14] for file in self.versions.path.glob("*.sql"))
 
@@ -72,18 +74,21 @@ class Project:
 
     def run(self, *command: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         """Run `python -m ...` in the copy to its end; stdout and stderr apart."""
-        return self._run("-m", *command, **environment)
+        return self._run("-m", *command, environment=environment)
 
-    def db(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    def db(self, *arguments: str, stdin: int | None = None, **environment: str) -> "subprocess.CompletedProcess[str]":
         """Run `db ...` in the copy to its end."""
-        return self._run("-c", "from ops.cli import main; main()", *arguments, **environment)
+        return self._run("-c", "from ops.cli import main; main()", *arguments, environment=environment, stdin=stdin)
 
-    def _run(self, *command: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    def _run(
+        self, *command: str, environment: Mapping[str, str], stdin: int | None = None
+    ) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [sys.executable, *command],
             cwd=self.path,
             env={**os.environ, **environment},
             text=True,
+            stdin=stdin,
             capture_output=True,
             timeout=60,
             check=False,
@@ -114,6 +119,20 @@ def any_url(any_database: str, use: Callable[..., None]) -> str:
     """Point DATABASE_URL at a fresh, empty database of each major version in turn."""
     use(DATABASE_URL=any_database, APP_ENV="test")
     return any_database
+
+
+@pytest.fixture(scope="session")
+def production_template(postgres: Postgres) -> str:
+    """Return the name of a database that was deployed to production, to make others from."""
+    name = "in_production"
+    postgres.create_database(name)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for variable, value in {"DATABASE_URL": postgres.url(name), **PRODUCTION}.items():
+            monkeypatch.setenv(variable, value)
+        reset_settings()
+        runner.deploy(report=lambda _: None)
+    reset_settings()
+    return name
 
 
 @pytest.fixture

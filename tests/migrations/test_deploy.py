@@ -6,7 +6,7 @@ import pytest
 
 from migrations import files, runner
 from shared.db.schema_head import REVISION, TABLES
-from shared.errors import MigrationError, Refused
+from shared.errors import DatabaseAhead, HistoryMismatch, MigrationError, Refused
 from tests.migrations import catalog
 from tests.migrations.conftest import Folder, Project
 
@@ -209,6 +209,9 @@ def test_a_database_ahead_of_the_code_is_left_alone(url: str, folder: Folder, sa
     ]
     with pytest.raises(MigrationError, match="ahead of this code"):
         runner.downgrade(report=said.append, directory=folder.path)
+    for run in (runner.deploy, runner.dry_run):
+        with pytest.raises(DatabaseAhead, match=r"at 20260102000000, ahead of this code \(newest file"):
+            run(report=said.append, directory=folder.path, strict=True)
 
 
 def test_a_revision_without_its_file_is_an_error(url: str, folder: Folder, said: list[str]) -> None:
@@ -218,7 +221,7 @@ def test_a_revision_without_its_file_is_an_error(url: str, folder: Folder, said:
         file.unlink()
     folder.add("20260102000000_b", parent="none")
 
-    with pytest.raises(MigrationError, match="at the revision 20260101000000, and no file here"):
+    with pytest.raises(HistoryMismatch, match=r"20260101000000_a\.sql is applied, and there is no such file"):
         runner.deploy(report=said.append, directory=folder.path)
 
 
@@ -226,7 +229,7 @@ def test_two_revisions_at_once_are_an_error(url: str, said: list[str]) -> None:
     runner.deploy(report=said.append)
     catalog.rows(url, "INSERT INTO alembic_version VALUES ('20260101000000')")
 
-    with pytest.raises(MigrationError, match="at 2 revisions at once: 20260101000000, 2026"):
+    with pytest.raises(HistoryMismatch, match="at 2 revisions at once: 20260101000000, 2026"):
         runner.deploy(report=said.append)
 
 

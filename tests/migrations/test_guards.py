@@ -118,6 +118,47 @@ def test_a_wrong_password_is_told_without_it(url: str, use: Callable[..., None],
     assert "hunter2" not in caught.value.message
 
 
+# -- the session ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variables", "deployment"),
+    [
+        ({}, ""),
+        ({"VERCEL_DEPLOYMENT_ID": "dpl_1", "VERCEL_URL": "x.vercel.app"}, " (dpl_1)"),
+        ({"VERCEL_URL": "x.vercel.app"}, " (x.vercel.app)"),
+        ({"GITHUB_RUN_ID": "7"}, " (GitHub run 7)"),
+        ({"APP_COMMIT": "0123456789abcdef"}, " (0123456789ab)"),
+        ({"VERCEL_URL": "größe" * 20}, " (gr??e"),
+    ],
+)
+def test_it_says_who_migrates_from_where_and_for_which_deployment(
+    url: str, use: Callable[..., None], monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], deployment: str
+) -> None:
+    monkeypatch.delenv("GITHUB_RUN_ID", raising=False)
+    use(**variables)
+    with connect() as connection:
+        (name,) = connection.execute("SHOW application_name").fetchone() or ("",)
+
+    assert str(name).startswith(f"db migrate on {os.uname().nodename}{deployment}"[:63])
+    assert len(str(name)) <= 63
+
+
+def test_what_others_set_for_the_role_does_not_end_it(any_url: str, any_postgres: Postgres, folder: Folder) -> None:
+    """On 16, where transaction_timeout is not known, as on 17, which would apply it."""
+    name = sql.Identifier(urlsplit(any_url).path[1:])
+    timeouts = ["statement_timeout", "idle_session_timeout", "idle_in_transaction_session_timeout"]
+    for setting in [*timeouts, *(["transaction_timeout"] if any_postgres.major >= 17 else [])]:
+        any_postgres.admin().execute(
+            sql.SQL("ALTER DATABASE {} SET {} = '150ms'").format(name, sql.Identifier(setting))
+        )
+    folder.add("20260101000000_slow", "SELECT pg_sleep(0.4);")
+
+    runner.deploy(report=lambda _: None, directory=folder.path)
+
+    assert catalog.revision(any_url) == "20260101000000"
+
+
 # -- the lock ---------------------------------------------------------------------------------------
 
 
@@ -193,6 +234,16 @@ def test_the_lock_s_answer_at_the_end_is_checked(url: str, said: list[str]) -> N
         connection.execute("SELECT pg_advisory_unlock_all()")
 
 
+def test_what_must_not_run_beside_a_migration_takes_the_same_lock(url: str, said: list[str]) -> None:
+    with (
+        lock.taken("db backup", report=said.append),
+        pytest.raises(LockTimeout, match=rf"application db backup on {os.uname().nodename}"),
+    ):
+        runner.deploy(report=said.append, lock_wait=0)
+
+    runner.deploy(report=said.append, lock_wait=5)
+
+
 def test_the_lock_is_free_after_success_and_after_failure(url: str, folder: Folder, said: list[str]) -> None:
     held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
     folder.add("20260101000000_a", "CREATE TABLE a (x int);")
@@ -206,18 +257,6 @@ def test_the_lock_is_free_after_success_and_after_failure(url: str, folder: Fold
     # Its session was closed; the server takes a moment to end it.
     with connect() as connection, lock.hold(connection, wait=5, report=said.append):
         pass
-
-
-def test_an_idle_session_timeout_of_the_role_does_not_end_the_lock(
-    url: str, postgres: Postgres, folder: Folder, said: list[str]
-) -> None:
-    name = sql.Identifier(urlsplit(url).path[1:])
-    postgres.admin().execute(sql.SQL("ALTER DATABASE {} SET idle_session_timeout = '100ms'").format(name))
-    folder.add("20260101000000_slow", "SELECT pg_sleep(0.5);")
-
-    runner.deploy(report=said.append, directory=folder.path)
-
-    assert catalog.revision(url) == "20260101000000"
 
 
 def test_a_stock_command_passes_the_same_guards(url: str, project: Project, postgres: Postgres) -> None:

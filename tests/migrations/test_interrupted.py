@@ -1,0 +1,71 @@
+"""Deploys that are cut off or killed anywhere: the next one finishes them."""
+
+from collections.abc import Callable
+
+import pytest
+
+from migrations import runner
+from shared.errors import Error
+from tests.migrations import catalog
+from tests.migrations.conftest import PRODUCTION, Project
+from tests.servers.postgres import Postgres
+from tests.servers.proxy import WireProxy
+from tests.servers.proxy_link import When
+
+SEED = b"INSERT INTO plans"
+CUTS: list[tuple[bytes, When]] = [
+    (b"pg_try_advisory_lock", "answer"),
+    (b"CREATE TABLE migration_ledger", "answer"),
+    (b"CREATE TABLE alembic_version", "answer"),
+    (b"INSERT INTO migration_ledger", "answer"),
+    (b"CREATE INDEX CONCURRENTLY", "answer"),
+    (SEED, "answer"),
+    (b"INSERT INTO migration_state (fingerprint)", "answer"),
+    (b"pg_advisory_unlock", "before"),
+]
+
+
+@pytest.mark.parametrize(("step", "when"), CUTS, ids=lambda value: value if isinstance(value, str) else value.decode())
+def test_a_deploy_that_is_cut_off_is_finished_by_the_next_one(
+    postgres: Postgres,
+    url: str,
+    production_template: str,
+    wire_proxy: WireProxy,
+    use: Callable[..., None],
+    step: bytes,
+    when: When,
+) -> None:
+    use(DATABASE_URL=wire_proxy.url(url), DATABASE_DISABLE_SSL="true", **PRODUCTION)
+    trap = wire_proxy.on("client", step, do="rst", when=when)
+    with pytest.raises(Error):
+        runner.deploy(report=lambda _: None)
+    assert trap.event.is_set()
+
+    runner.deploy(report=lambda _: None)
+
+    assert schema(url) == schema(postgres.url(production_template))
+    assert (runner.status().state, runner.status().problems) == ("equal", ())
+    assert catalog.rows(url, "SELECT count(*), count(*) FILTER (WHERE role = 'admin') FROM users") == [(1, 1)]
+    assert catalog.rows(url, "SELECT fingerprint IS NOT NULL FROM migration_state") == [(True,)]
+
+
+def schema(url: str) -> list[str]:
+    """List what is there; comments on indexes aside, which tell the day."""
+    return [line.rpartition(" | ")[0] if " | i | " in line else line for line in catalog.schema(url)]
+
+
+def test_killed_between_revisions_and_fingerprint(url: str, wire_proxy: WireProxy, project: Project) -> None:
+    """With -9, of a runner that has applied everything; its lock is free as soon as its connection is gone."""
+    trap = wire_proxy.on("client", SEED, do="pause")
+    process = project.start("migrations", "deploy", DATABASE_URL=wire_proxy.url(url), DATABASE_DISABLE_SSL="true")
+    trap.wait()
+    process.kill()
+    process.communicate()
+    assert catalog.rows(url, "SELECT count(*) FROM plans") == [(0,)]
+
+    wire_proxy.cut()
+    done = project.run("migrations", "deploy")
+
+    assert done.returncode == 0, done.stderr
+    assert catalog.rows(url, "SELECT count(*) > 0 FROM plans") == [(True,)]
+    assert catalog.rows(url, "SELECT fingerprint IS NOT NULL FROM migration_state") == [(True,)]
