@@ -4,6 +4,8 @@ PYTHON ?= python3
 PORT ?=
 FRESH ?=
 ALLOW_REMOTE ?=
+STAGE ?= production
+MIGRATE_VIA ?=
 ARGS ?=
 
 # Paths are relative on purpose: the checkout may lie in a path with a space.
@@ -12,7 +14,7 @@ bin := .venv/bin
 on = $(filter 1 yes true,$(1))
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test check bench fmt clean clean-data ready
+.PHONY: help dev test test-deploy test-browser screenshots soak check bench build-vercel build-aws deploy-aws fmt clean clean-data ready
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-26s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +23,8 @@ help: ## List the targets
 	@echo '  make dev FRESH=1                begin with an empty database'
 	@echo '  make dev ALLOW_REMOTE=1         work on a DATABASE_URL of another machine'
 	@echo '  make test ARGS="-k health"      what pytest gets'
+	@echo '  make deploy-aws STAGE=staging   another stage than production'
+	@echo '  make deploy-aws MIGRATE_VIA=lambda  where only the VPC reaches the database'
 	@echo '  make dev PYTHON=python3.12      the Python that creates .venv'
 
 dev: ready ## Run PostgreSQL, the migrations and the app at http://localhost:3000
@@ -30,16 +34,48 @@ test: ready ## Run every test against real PostgreSQL and PgBouncer
 	@$(bin)/python -m tests.servers.install
 	@$(bin)/python -m pytest --numprocesses 2 $(ARGS)
 
-check: ready ## Check style, types, import direction and that the docs are true of the code
+test-deploy: ready ## Build with the platforms' own tools, and run what they built
+	@$(bin)/python -m tests.servers.install
+	@$(bin)/python -m pytest tests/deploy -m deploy $(ARGS)
+
+test-browser: ready ## Open the operator's page in a real Chromium
+	@$(bin)/python -m tests.servers.install
+	@$(bin)/python -m pip install --quiet --disable-pip-version-check --requirement tests/browser/requirements.txt
+	@$(bin)/python -m tests.browser.chromium
+	@$(bin)/python -m pytest tests/browser -m browser $(ARGS)
+
+screenshots: ready ## Write the pictures of docs/PAGE.md anew
+	@$(bin)/python -m tests.servers.install
+	@$(bin)/python -m pip install --quiet --disable-pip-version-check --requirement tests/browser/requirements.txt
+	@$(bin)/python -m tests.browser.screenshots
+
+soak: ready ## Attack the endpoints and parsers with new input for two minutes
+	@$(bin)/python -m tests.servers.install
+	@$(bin)/python -m pytest tests/hostile --hypothesis-profile=soak $(ARGS)
+
+check: ready ## Check style, types, migrations, import direction and that the docs are true of the code
 	@$(bin)/ruff check .
 	@$(bin)/ruff format --check .
 	@$(bin)/mypy
+	@$(bin)/db migrate lint
 	@$(bin)/python -m pytest tests/test_architecture.py tests/test_docs.py
 
 bench: ready ## Measure side by side with the peers; Node adds Drizzle
 	@$(bin)/python -m pip install --quiet --disable-pip-version-check --requirement bench/requirements.txt
 	@if command -v npm >/dev/null; then npm install --prefix bench/drizzle --silent --no-audit --no-fund --no-package-lock; fi
 	@$(bin)/python -m bench.reads
+	@$(bin)/python -m bench.migrations
+	@$(bin)/python -m bench.lambda_handler
+	@$(bin)/python -m bench.cold_start
+
+build-vercel: ready ## Build as Vercel does, offline and without a login, and say how large the function is
+	@$(bin)/python -m tests.deploy.vercel_build
+
+build-aws: ready ## Package for AWS Lambda, offline, and say how large the zip is
+	@$(bin)/python -m ops.deploy_aws build --stage $(STAGE)
+
+deploy-aws: ready ## Migrate, then deploy to AWS Lambda; nothing is changed where migrating fails
+	@$(bin)/python -m ops.deploy_aws deploy --stage $(STAGE) $(if $(MIGRATE_VIA),--migrate-via $(MIGRATE_VIA))
 
 fmt: ready ## Format the code and repair what ruff can repair
 	@$(bin)/ruff check --fix .

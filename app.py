@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
-from shared.web.application import application, endpoints_in
-from shared.web.aws_lambda import lambda_handler
+from shared.imports import without_collection
+
+with without_collection():
+    from shared.web.application import application, endpoints_in
+    from shared.web.aws_lambda import lambda_handler
 
 endpoints = endpoints_in(Path(__file__).parent / "functions", "functions")
 app = application(endpoints)

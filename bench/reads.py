@@ -27,6 +27,7 @@ from rich.table import Table
 from ops.embedded import find_binaries
 from ops.postgres_server import PostgresServer
 from shared import db
+from tests.servers.process import free_port
 
 THREADS = 8
 READS = 300  # for each thread and turn
@@ -41,7 +42,7 @@ Turn = Callable[[], float]  # microseconds of CPU for each read
 def main() -> None:
     """Measure, and print a table."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        url = stack.enter_context(_server(Path(folder)))
+        url = stack.enter_context(server(Path(folder)))
         os.environ.update(DATABASE_URL=url, APP_ENV="production", DATABASE_POOL_MAX="10")
         peers = {
             "raw psycopg, a connection each": _in_threads(stack.enter_context(_raw(url))),
@@ -174,18 +175,19 @@ def _drizzle(url: str) -> Iterator[Turn | None]:
 
 
 @contextmanager
-def _server(folder: Path) -> Iterator[str]:
-    server = PostgresServer(find_binaries(), folder / "data", port=15432, user="bench", password="bench")
-    server.init()
-    server.start()
+def server(folder: Path) -> Iterator[str]:
+    """Run PostgreSQL with the table that all benchmarks read; gives its URL."""
+    running = PostgresServer(find_binaries(), folder / "data", port=free_port(), user="bench", password="bench")
+    running.init()
+    running.start()
     try:
-        with psycopg.connect(server.url(), autocommit=True) as connection:
+        with psycopg.connect(running.url(), autocommit=True) as connection:
             connection.execute("CREATE TABLE item (id int PRIMARY KEY, name text NOT NULL, price int NOT NULL)")
             rows = "SELECT g, 'item ' || g, g FROM generate_series(1, %(rows)s) AS g"
             connection.execute(f"INSERT INTO item {rows}", {"rows": ROWS})
-        yield server.url()
+        yield running.url()
     finally:
-        server.stop()
+        running.stop()
 
 
 if __name__ == "__main__":

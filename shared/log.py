@@ -5,11 +5,13 @@ Modules log through the standard library: `log = logging.getLogger(__name__)`, d
 
 import json
 import logging
+from functools import lru_cache
 from urllib.parse import quote
 
 from shared import settings
 from shared.clock import timestamp
 from shared.errors import ConfigurationError
+from shared.request_log import request_id
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _PLAIN = "%(levelname)s %(name)s: %(message)s"
@@ -25,6 +27,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **({"request_id": identity} if (identity := request_id()) else {}),
             **details,
         }
         if record.exc_info:
@@ -42,6 +45,18 @@ class PlainFormatter(logging.Formatter):
         return masked("\n".join(lines))
 
 
+class _Formatting(logging.Handler):
+    """Format for a handler that sends on the bare message, whatever formatter it is given."""
+
+    def __init__(self, handler: logging.Handler) -> None:
+        super().__init__(handler.level)
+        self._handler = handler
+
+    def emit(self, record: logging.LogRecord) -> None:
+        written = {"msg": self.format(record), "args": None, "exc_info": None, "exc_text": None, "stack_info": None}
+        self._handler.handle(logging.makeLogRecord({**record.__dict__, **written}))
+
+
 def configure() -> None:
     """Format what the root logger writes; where it has no handler yet, give it one to standard error."""
     root = logging.getLogger()
@@ -52,6 +67,11 @@ def configure() -> None:
         plain = settings.get_settings().environment in ("development", "test")
     except ConfigurationError:
         plain = False
+    # Vercel's runtime has a handler of its own, which tells the platform level and request but formats nothing.
+    root.handlers = [
+        _Formatting(handler) if type(handler).__module__.startswith("vercel_runtime") else handler
+        for handler in root.handlers
+    ]
     for handler in root.handlers:
         handler.setFormatter(PlainFormatter(_PLAIN) if plain else JsonFormatter())
 
@@ -63,8 +83,13 @@ def masked(text: str) -> str:
     except ConfigurationError:
         return text
     if len(password) > 3:
-        # As it is, as in a URL, as in a repr, and each as in JSON.
-        for form in (password, quote(password, safe=""), repr(password)[1:-1], repr(password.encode())[2:-1]):
-            for written in (form, json.dumps(form, ensure_ascii=False)[1:-1]):
-                text = text.replace(written, "********")
+        for written in _written(password):
+            text = text.replace(written, "********")
     return text
+
+
+@lru_cache(maxsize=2)
+def _written(password: str) -> tuple[str, ...]:
+    """Give the ways in which a password may stand in a text: as it is, as in a URL, as in a repr, and each in JSON."""
+    forms = (password, quote(password, safe=""), repr(password)[1:-1], repr(password.encode())[2:-1])
+    return tuple(dict.fromkeys(text for form in forms for text in (form, json.dumps(form, ensure_ascii=False)[1:-1])))

@@ -37,6 +37,7 @@ def lines(endpoint: EndpointFile) -> str:
     return (
         f"  {endpoint.module.rpartition('.')[2]}:\n"
         f"    handler: {wanted['handler']}\n"
+        f"    reservedConcurrency: ${{param:reservedConcurrency, null}}\n"
         f"    events:\n"
         f'      - httpApi: {{ path: "{endpoint.path}", method: "*" }}\n'
     )
@@ -47,7 +48,9 @@ def missing_from(config: dict[str, Any], folder: Path) -> str:
     missing = ""
     for endpoint in endpoints_in(folder, "functions"):
         function = config["functions"].get(endpoint.module.rpartition(".")[2], {})
-        if any(function.get(key) != value for key, value in entry(endpoint).items()):
+        wanted = entry(endpoint)
+        events = function.get("events", [])  # a schedule may be beside the route
+        if function.get("handler") != wanted["handler"] or not all(event in events for event in wanted["events"]):
             missing += lines(endpoint)
     return missing
 
@@ -63,6 +66,7 @@ def test_the_lines_to_add_are_right(serverless: dict[str, Any], tmp_path: Path) 
     assert yaml.safe_load(missing) == {
         "note": {
             "handler": "functions/note.handler",
+            "reservedConcurrency": "${param:reservedConcurrency, null}",
             "events": [{"httpApi": {"path": "/api/notes/{id}", "method": "*"}}],
         }
     }
@@ -74,16 +78,39 @@ def test_every_function_has_a_file(serverless: dict[str, Any]) -> None:
     for name, function in serverless["functions"].items():
         module, _, attribute = function["handler"].rpartition(".")
         source = (ROOT / f"{module}.py").read_text("utf-8")
-        assert re.search(rf"^{attribute} = ", source, re.MULTILINE), name
+        assert re.search(rf"^({attribute} = |def {attribute}\()", source, re.MULTILINE), name
 
 
-def test_the_zip_holds_only_what_endpoints_need(serverless: dict[str, Any]) -> None:
+def test_migrate_has_no_route_and_lambdas_longest_time(serverless: dict[str, Any]) -> None:
+    migrate = serverless["functions"]["migrate"]
+    assert "events" not in migrate
+    assert "url" not in migrate
+    assert migrate["timeout"] == 900
+
+
+def shipped(config: dict[str, Any]) -> set[str]:
+    """Give the names at the top of the project that go into the zip."""
+    patterns = [pattern for pattern in config["package"]["patterns"] if not pattern.startswith("!")]
+    return {pattern.partition("/")[0].removesuffix(".py") for pattern in patterns}
+
+
+def test_the_zip_holds_only_what_runs(serverless: dict[str, Any]) -> None:
     package = serverless["package"]
     assert package["individually"] is False
     assert package["patterns"][0] == "!**", "first nothing, then what is named"
-    shipped = {pattern for pattern in package["patterns"] if not pattern.startswith("!")}
-    assert shipped >= {"functions/**", "shared/**"}
-    assert {pattern.partition("/")[0] for pattern in shipped}.isdisjoint({"**", "bench", "docs", "ops", "tests"})
+    assert shipped(serverless) >= {"app", "functions", "migrations", "shared"}
+    assert shipped(serverless).isdisjoint({"**", "bench", "docs", "ops", "tests"})
+
+
+def test_what_is_imported_ships(serverless: dict[str, Any]) -> None:
+    folders = {folder.name for folder in ROOT.iterdir() if any(folder.glob("*.py"))}
+    rooms = [ROOT / name for name in shipped(serverless)]
+    files = [file for room in rooms if room.is_dir() for file in room.rglob("*.py")]
+    text = "\n".join(file.read_text("utf-8") for file in files)
+    imported = set(re.findall(r"^\s*(?:from|import) (\w+)", text, re.MULTILINE))
+    missing = sorted(imported & folders - shipped(serverless))
+    lines = "".join(f"    - {name}/**\n" for name in missing)
+    assert not missing, f"add these lines to serverless.yml, under package, patterns:\n{lines}"
 
 
 def test_requirements_keep_what_the_drivers_look_up(serverless: dict[str, Any]) -> None:
@@ -95,16 +122,27 @@ def test_requirements_keep_what_the_drivers_look_up(serverless: dict[str, Any]) 
 
 
 def test_one_python_version_builds_and_runs(serverless: dict[str, Any]) -> None:
-    version = serverless["provider"]["runtime"].removeprefix("python")
+    version = "${self:custom.python}"
+    assert re.fullmatch(r"3\.\d+", serverless["custom"]["python"])
+    assert serverless["provider"]["runtime"] == f"python{version}"
     assert f"--python-version {version}" in serverless["custom"]["pythonRequirements"]["pipCmdExtraArgs"]
     hook = serverless["custom"]["scripts"]["hooks"]["before:package:createDeploymentArtifacts"]
-    assert hook.startswith(f"python{version} -m compileall ")
-    assert "--invalidation-mode unchecked-hash" in hook, "a zip changes the files' dates"
+    assert hook.startswith(f"python{version} ops/lambda_bytecode.py .serverless/requirements ")
+    assert set(hook.split()[3:]) == shipped(serverless) - {"app"}, "what ships is compiled"
+
+
+def test_the_wheels_are_for_the_processor_that_runs_them(serverless: dict[str, Any]) -> None:
+    assert serverless["provider"]["architecture"] == "${param:architecture}"
+    platforms = [text for text in serverless["custom"]["pythonRequirements"]["pipCmdExtraArgs"] if "platform" in text]
+    assert all(text.endswith("_${self:custom.wheels.${param:architecture}}") for text in platforms)
+    assert serverless["custom"]["wheels"] == {"x86_64": "x86_64", "arm64": "aarch64"}
 
 
 def test_the_database_is_migrated_before_anything_is_changed(serverless: dict[str, Any]) -> None:
     hooks = serverless["custom"]["scripts"]["hooks"]
-    assert hooks["before:deploy:deploy"].endswith("python -m migrations deploy")
+    program = ".venv/bin/python -m ops.deploy_aws"
+    assert hooks["before:deploy:deploy"] == f"{program} migrate --via ${{param:migrateVia}}"
+    assert hooks["before:deploy:function:initialize"] == f"{program} check --via ${{param:migrateVia}}"
 
 
 def test_bytecode_is_compiled_after_the_packages_are_there(serverless: dict[str, Any]) -> None:
@@ -114,10 +152,20 @@ def test_bytecode_is_compiled_after_the_packages_are_there(serverless: dict[str,
 
 def test_the_functions_get_variables_that_exist(serverless: dict[str, Any]) -> None:
     known = {variable.name for variable in VARIABLES}
-    for name, value in serverless["provider"]["environment"].items():
+    of_migrate = serverless["custom"]["migrate"]["lambda"]
+    for name, value in {**serverless["provider"]["environment"], **of_migrate}.items():
+        if name == "LAMBDA_CLOSE_ON_SIGTERM":
+            assert value == "${param:closeOnSigterm}"
+            continue
         assert name in known
-        optional = f"${{env:{name}, ''}}"
-        assert value == (f"${{env:{name}}}" if name == "DATABASE_URL" else optional)
+        assert value == ("${param:databaseUrl}" if name == "DATABASE_URL" else f"${{env:{name}, ''}}")
+    assert serverless["params"]["default"]["databaseUrl"] == "${env:DATABASE_URL, ''}"
+
+
+def test_only_a_function_that_migrates_has_the_admins_password(serverless: dict[str, Any]) -> None:
+    assert "ADMIN_INITIAL_PASSWORD" not in serverless["provider"]["environment"]
+    assert serverless["functions"]["migrate"]["environment"] == "${self:custom.migrate.${param:migrateVia}}"
+    assert serverless["custom"]["migrate"]["here"] == {}
 
 
 def test_requests_end_before_lambda_and_the_http_api_end_them(serverless: dict[str, Any]) -> None:

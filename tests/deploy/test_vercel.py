@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from shared.settings import Settings
+from shared.web.application import endpoints_in
 
 ROOT = Path(__file__).resolve().parents[2]
 NEVER_SHIPPED = {"bench", "docs", "migrations", "ops", "tests"}
@@ -52,6 +53,20 @@ def test_only_what_the_app_needs_ships(vercel: dict[str, Any]) -> None:
     assert shipped >= {"app.py", "functions", "shared"}
     assert shipped.isdisjoint(NEVER_SHIPPED)
     assert {path.name for path in ROOT.iterdir()} >= shipped, "a name that nothing has"
+
+
+def test_functions_run_in_one_region(vercel: dict[str, Any]) -> None:
+    # Near the database: a second region would be far from it, and have connections of its own.
+    assert len(vercel["regions"]) == 1
+
+
+def test_bytecode_is_compiled_in_the_build(vercel: dict[str, Any]) -> None:
+    assert vercel["build"]["env"] == {"VERCEL_PYTHON_COMPILEALL": "1"}
+
+
+def test_crons_call_endpoints_that_exist(vercel: dict[str, Any]) -> None:
+    paths = {endpoint.path for endpoint in endpoints_in(ROOT / "functions", "functions")}
+    assert {cron["path"] for cron in vercel.get("crons", [])} <= paths
 
 
 def test_the_app_gives_up_before_vercel_does(vercel: dict[str, Any]) -> None:

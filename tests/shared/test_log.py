@@ -132,3 +132,36 @@ def test_a_text_without_a_password_is_left_alone(written: io.StringIO, monkeypat
     logging.getLogger("shared.test").warning("text")
 
     assert written.getvalue() == "WARNING shared.test: text\n"
+
+
+class SendsTheBareMessage(logging.Handler):
+    """Vercel's own handler: it sends a record's level and message, and asks no formatter."""
+
+    __module__ = "vercel_runtime.vc_init"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[tuple[str, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        assert not record.exc_info, "it would add the traceback itself, in lines of its own and unmasked"
+        self.sent.append((record.levelname, record.getMessage()))
+
+
+def test_a_handler_that_formats_nothing_gets_what_is_formatted(monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = SendsTheBareMessage()
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://u:{quote(HARD, safe='')}@db.example.com/x")
+    reset_settings()
+    log.configure()
+    log.configure()  # as it is called by whoever comes first
+
+    try:
+        raise RuntimeError(f"refused: {HARD}")
+    except RuntimeError:
+        logging.getLogger("shared.test").exception("100 %% of %s", "it", extra={"code": "x"})
+
+    ((level, message),) = handler.sent
+    entry = json.loads(message)
+    assert (level, entry["level"], entry["message"], entry["code"]) == ("ERROR", "error", "100 % of it", "x")
+    assert "RuntimeError: refused: ********" in entry["traceback"]

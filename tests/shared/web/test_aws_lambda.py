@@ -1,68 +1,20 @@
 """Endpoints as Lambda calls them: events of an HTTP API, in the caller's thread, within Lambda's time."""
 
 import asyncio
-import base64
 import json
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from starlette.background import BackgroundTask
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 import app
 from shared import db, deadline
-from shared.web import Endpoint, Problem, lambda_handler
+from shared.web import Endpoint, Problem, Reply, lambda_handler
 from tests.shared.web.conftest import Use
-
-PLENTY = 600_000  # milliseconds
-
-
-class Context:
-    """Lambda's context object, as far as it is used."""
-
-    def __init__(self, milliseconds: int = PLENTY) -> None:
-        self.milliseconds = milliseconds
-
-    def get_remaining_time_in_millis(self) -> int:
-        return self.milliseconds
-
-
-def event(
-    method: str = "GET",
-    path: str = "/api/x",
-    *,
-    query: str = "",
-    headers: dict[str, str] | None = None,
-    body: bytes | None = None,
-) -> dict[str, Any]:
-    """Return an event of an HTTP API (payload format 2.0), as API Gateway's developer guide shows it."""
-    event: dict[str, Any] = {
-        "version": "2.0",
-        "routeKey": "$default",
-        "rawPath": path,
-        "rawQueryString": query,
-        "headers": {"host": "id.execute-api.eu-central-1.amazonaws.com", **(headers or {})},
-        "requestContext": {
-            "accountId": "123456789012",
-            "apiId": "id",
-            "domainName": "id.execute-api.eu-central-1.amazonaws.com",
-            "http": {
-                "method": method,
-                "path": path,
-                "protocol": "HTTP/1.1",
-                "sourceIp": "192.0.2.1",
-                "userAgent": "curl",
-            },
-            "requestId": "id",
-            "routeKey": "$default",
-            "stage": "$default",
-            "time": "19/Dec/2025:10:30:00 +0000",
-            "timeEpoch": 1766140200000,
-        },
-        "isBase64Encoded": body is not None,
-    }
-    if body is not None:
-        event["body"] = base64.b64encode(body).decode()
-    return event
+from tests.shared.web.lambda_events import OTHERS, PLENTY, Context, event
 
 
 @pytest.fixture
@@ -154,21 +106,7 @@ def test_a_statement_is_cancelled_before_lambda_ends_the_function(use: Use, data
     assert db.fetch_all(others) == []
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        {},
-        None,
-        [],
-        "warm",
-        5,
-        {"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}},
-        {"source": "serverless-plugin-warmup"},
-        {"Records": [{"eventSource": "aws:sqs", "body": "x"}]},
-        {"version": "1.0", "requestContext": {"requestId": "x", "condition": "Success"}, "requestPayload": {}},
-        {"requestContext": None},
-    ],
-)
+@pytest.mark.parametrize("other", OTHERS)
 def test_what_is_no_request_is_ignored(endpoint: Endpoint, other: object) -> None:
     assert lambda_handler(endpoint)(other, Context()) == {"ignored": True}
 
@@ -232,3 +170,95 @@ def test_the_pool_outlives_an_invocation(use: Use, database: str) -> None:
     handler = lambda_handler(endpoint)
 
     assert handler(event(), Context())["body"] == handler(event(), Context())["body"]
+
+
+# -- answered without ASGI, where that is enough ----------------------------------------------------
+
+
+def cookies() -> Response:
+    response = PlainTextResponse("two", headers={"x-own": "a"})
+    response.set_cookie("a", "1")
+    response.set_cookie("b", "2")
+    return response
+
+
+def failing() -> None:
+    raise RuntimeError("of the code")
+
+
+def busy() -> None:
+    raise Problem(503, "Later.", headers={"Retry-After": "1"})
+
+
+ANSWERS: dict[str, Callable[[], Any]] = {
+    "object": lambda: {"name": "é", "n": 1.5},
+    "list": lambda: [],
+    "reply": lambda: Reply({"a": 1}, status=201, headers={"X-A": "b", "Cache-Control": "max-age=1"}),
+    "problem": busy,
+    "error": failing,
+    "text": lambda: PlainTextResponse("é"),
+    "other encoding": lambda: Response("é".encode("latin-1"), media_type="text/plain"),
+    "bytes": lambda: Response(b"\x00\xff", media_type="image/png"),
+    "cookies": cookies,
+    "stream": lambda: StreamingResponse(iter([b"a", b"b"]), media_type="text/plain"),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_the_answer_is_the_one_that_asgi_gives(use: Use, name: str) -> None:
+    def answer() -> Any:
+        endpoint = Endpoint("/api/x")
+        endpoint.get(ANSWERS[name])
+        return lambda_handler(endpoint)(event(), Context())
+
+    use(DATABASE_URL="postgresql://u:p@db.example.com/x", APP_ENV="production", APP_COMMIT="abc")
+    direct = answer()
+    use(APP_ENV="production", CORS_ALLOW_ORIGINS="https://app.example.com")  # which only the app knows
+    through_app = answer()
+    assert through_app["headers"].pop("vary") == "Origin"
+    assert through_app == direct
+    assert direct["headers"]["x-deployed-commit"] == "abc"
+
+
+def test_nothing_is_no_json() -> None:
+    endpoint = Endpoint("/api/x")
+    endpoint.get(lambda: None)
+
+    answer = lambda_handler(endpoint)(event(), Context())
+
+    assert (answer["statusCode"], answer["body"], answer["isBase64Encoded"]) == (204, "", False)
+    assert "content-type" not in answer["headers"]
+
+
+def test_what_runs_in_the_background_runs(use: Use) -> None:
+    done: list[int] = []
+    endpoint = Endpoint("/api/x")
+    endpoint.get(lambda: Response("x", background=BackgroundTask(done.append, 1)))
+
+    assert lambda_handler(endpoint)(event(), Context())["statusCode"] == 200
+    assert done == [1]
+
+
+def test_cors_is_answered(use: Use, endpoint: Endpoint) -> None:
+    use(CORS_ALLOW_ORIGINS="https://app.example.com")
+
+    answer = lambda_handler(endpoint)(event(path="/api/x/7", headers={"origin": "https://app.example.com"}), Context())
+
+    assert answer["headers"]["access-control-allow-origin"] == "https://app.example.com"
+
+
+def test_wrong_settings_are_answered_and_logged(use: Use, endpoint: Endpoint, caplog: pytest.LogCaptureFixture) -> None:
+    use(REQUEST_TIMEOUT="soon")
+
+    assert lambda_handler(endpoint)(event(path="/api/x/7"), Context())["statusCode"] == 200
+    assert "REQUEST_TIMEOUT" in caplog.text
+
+
+def test_a_path_may_be_encoded() -> None:
+    endpoint = Endpoint("/api/x/{name}")
+
+    @endpoint.get
+    def read(name: str) -> Any:
+        return name
+
+    assert json.loads(lambda_handler(endpoint)(event(path="/api/x/a%20%C3%A9"), Context())["body"]) == "a é"

@@ -1,0 +1,15 @@
+// Drizzle on postgres-js behind Node's own HTTP server, bundled by esbuild: one endpoint, /api/item/ID. Prints its port.
+import http from 'node:http'
+import { eq } from 'drizzle-orm'
+import { drizzle } from 'drizzle-orm/postgres-js'
+import { integer, pgTable, text } from 'drizzle-orm/pg-core'
+import postgres from 'postgres'
+
+const item = pgTable('item', { id: integer('id').primaryKey(), name: text('name'), price: integer('price') })
+const db = drizzle(postgres(process.env.DATABASE_URL, { max: 10, idle_timeout: 20 }))
+
+const server = http.createServer(async (request, response) => {
+  const [row] = await db.select().from(item).where(eq(item.id, Number(request.url.split('/').pop())))
+  response.writeHead(row ? 200 : 404, { 'content-type': 'application/json' }).end(JSON.stringify(row ?? null))
+})
+server.listen(0, '127.0.0.1', () => console.log(server.address().port))

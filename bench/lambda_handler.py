@@ -1,0 +1,183 @@
+"""What an invocation costs on Lambda: a primary-key read behind one event of an HTTP API, without a network between.
+
+    make bench
+
+This project's handler beside one written by hand, and beside Mangum with Starlette.
+Prints microseconds of CPU for each invocation, in turns, because the machine's speed drifts.
+"""
+
+import json
+import logging
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from mangum import Mangum
+from psycopg.rows import dict_row
+from rich.console import Console
+from rich.table import Table
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from bench.reads import ROWS, SQL, server
+from shared import db, deadline
+from shared.request_log import log
+from shared.web import Endpoint, lambda_handler
+
+INVOCATIONS = 300  # in each turn
+TURNS = 15
+BY_HAND = "a handler written by hand, on this pool"
+OURS = "this project's lambda_handler"
+
+Handler = Callable[[Any, Any], Any]
+
+
+class Context:
+    """Lambda's context object, as far as it is used."""
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Give what a function has at its start."""
+        return 28_000
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        # As on Lambda: the root logger has a handler, and takes warnings only.
+        logging.getLogger().addHandler(logging.StreamHandler(stack.enter_context(Path(os.devnull).open("w"))))
+        url = stack.enter_context(server(Path(folder)))
+        os.environ.update(DATABASE_URL=url, APP_ENV="production", AWS_LAMBDA_FUNCTION_NAME="bench")
+        connection = stack.enter_context(psycopg.connect(url, autocommit=True, row_factory=dict_row))
+        peers: dict[str, Handler] = {
+            BY_HAND: by_hand_on_the_pool,
+            "a handler written by hand, on one connection": by_hand(connection),
+            OURS: ours(),
+            f"{OURS}, with its line in the log": ours(),
+            "Mangum + Starlette, async def": mangum_async(connection),
+            "Mangum + Starlette, def": mangum_def(connection),
+        }
+        costs = measure(peers)
+        db.close_db()
+    show(costs)
+
+
+def measure(peers: dict[str, Handler]) -> dict[str, float]:
+    """Give each its turn, TURNS times over after one to warm up, and take the median."""
+    costs: dict[str, list[float]] = {name: [] for name in peers}
+    for turn in range(TURNS + 1):
+        for name, handler in peers.items():
+            # A handler written by hand writes no line for each request; ours does.
+            log.setLevel(logging.INFO if name.endswith("in the log") else logging.WARNING)
+            before = time.process_time()
+            for n in range(INVOCATIONS):
+                answer = handler(event(n % ROWS + 1), Context())
+                assert answer["statusCode"] == 200
+            if turn:
+                costs[name].append((time.process_time() - before) / INVOCATIONS * 1e6)
+    return {name: statistics.median(values) for name, values in costs.items()}
+
+
+def show(costs: dict[str, float]) -> None:
+    """Print the table; a ratio says how many times the CPU of the handler written by hand."""
+    table = Table(title=f"One Lambda invocation, primary-key read, Python {sys.version.split()[0]}")
+    table.add_column("")
+    table.add_column("CPU us", justify="right")
+    table.add_column("x by hand", justify="right")
+    for name, cost in costs.items():
+        table.add_row(name, f"{cost:.0f}", f"{cost / costs[BY_HAND]:.2f}")
+    Console().print(table)
+
+
+def event(id: int) -> dict[str, Any]:
+    """Make an event of an HTTP API, payload 2.0, with the headers that API Gateway passes on."""
+    path = f"/api/items/{id}"
+    return {
+        "version": "2.0",
+        "routeKey": "ANY /api/items/{id}",
+        "rawPath": path,
+        "rawQueryString": "",
+        "headers": {
+            "accept": "*/*",
+            "content-length": "0",
+            "host": "id.execute-api.us-east-1.amazonaws.com",
+            "user-agent": "curl/8.5.0",
+            "x-amzn-trace-id": "Root=1-5e6722a7-cc56a7b146db7ae02d4da47e",
+            "x-forwarded-for": "192.0.2.1",
+            "x-forwarded-port": "443",
+            "x-forwarded-proto": "https",
+        },
+        "requestContext": {
+            "accountId": "123456789012",
+            "apiId": "id",
+            "domainName": "id.execute-api.us-east-1.amazonaws.com",
+            "http": {"method": "GET", "path": path, "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1", "userAgent": "x"},
+            "requestId": "id",
+            "routeKey": "ANY /api/items/{id}",
+            "stage": "$default",
+        },
+        "pathParameters": {"id": str(id)},
+        "isBase64Encoded": False,
+    }
+
+
+def by_hand_on_the_pool(event: Any, context: Context) -> Any:
+    """Do what must be done, within Lambda's time: what a handler adds to this is its own."""
+    with deadline.within(context.get_remaining_time_in_millis() / 1000 - 0.5):
+        row = db.fetch_one(SQL, {"id": int(event["pathParameters"]["id"])})
+    return {"statusCode": 200 if row else 404, "headers": {"content-type": "application/json"}, "body": json.dumps(row)}
+
+
+def by_hand(connection: psycopg.Connection[Any]) -> Handler:
+    """Do the same without a pool, a deadline, or a word on what goes wrong."""
+
+    def handler(event: Any, _context: Any) -> Any:
+        row = connection.execute(SQL, {"id": int(event["pathParameters"]["id"])}).fetchone()
+        return {
+            "statusCode": 200 if row else 404,
+            "headers": {"content-type": "application/json"},
+            "body": json.dumps(row),
+        }
+
+    return handler
+
+
+def ours() -> Handler:
+    """Make the endpoint as docs/ENDPOINTS.md shows it."""
+    endpoint = Endpoint("/api/items/{id}")
+
+    @endpoint.get
+    def read(id: int) -> Any:
+        return db.fetch_one(SQL, {"id": id})
+
+    return lambda_handler(endpoint)
+
+
+def mangum_async(connection: psycopg.Connection[Any]) -> Handler:
+    """Answer on the event loop, which the statement blocks; on Lambda nobody else waits."""
+
+    async def read(request: Request) -> JSONResponse:
+        return JSONResponse(connection.execute(SQL, {"id": int(request.path_params["id"])}).fetchone())
+
+    return Mangum(Starlette(routes=[Route("/api/items/{id}", read)]), lifespan="off")
+
+
+def mangum_def(connection: psycopg.Connection[Any]) -> Handler:
+    """Answer as people write it, in a thread that Starlette starts anew for each event."""
+
+    def read(request: Request) -> JSONResponse:
+        return JSONResponse(connection.execute(SQL, {"id": int(request.path_params["id"])}).fetchone())
+
+    return Mangum(Starlette(routes=[Route("/api/items/{id}", read)]), lifespan="off")
+
+
+if __name__ == "__main__":
+    main()
