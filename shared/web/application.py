@@ -17,6 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared import db, log, settings
 from shared.errors import ConfigurationError
+from shared.health import schedule
+from shared.settings import Settings
+from shared.web import draining, sigterm
 from shared.web.endpoint import Endpoint
 from shared.web.problem import Problem, problem_from
 from shared.web.reply import response_from_problem
@@ -83,13 +86,14 @@ def application(endpoints: Sequence[EndpointFile | Endpoint]) -> ASGIApp:
         lifespan=_lifespan,
     )
     starlette.router.redirect_slashes = False
-    return _Envelope(starlette)
+    return Envelope(starlette)
 
 
 @asynccontextmanager
 async def _lifespan(_app: Starlette) -> AsyncIterator[None]:
-    yield
-    db.close_db()
+    with sigterm.second_one_ends(), draining.at_sigterm(), schedule.looking_now_and_then():
+        yield
+        db.close_db()
 
 
 async def _http_exception(_request: Request, error: Exception) -> Response:
@@ -98,7 +102,22 @@ async def _http_exception(_request: Request, error: Exception) -> Response:
     return response_from_problem(Problem(error.status_code, detail))
 
 
-class _Envelope:
+def headers_of_all(current: Settings | None) -> list[tuple[bytes, bytes]]:
+    """Give the headers that every response carries; without settings, where they are wrong, those that need none."""
+    headers = [
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+        (b"referrer-policy", b"no-referrer"),
+    ]
+    if current is not None and current.is_production_like:
+        headers.append((b"strict-transport-security", b"max-age=63072000"))
+    if current is not None and current.commit:
+        headers.append((b"x-deployed-commit", current.commit.encode("ascii", "replace")))
+    return headers
+
+
+class Envelope:
     """What every response carries: no caching, security headers, the deployed commit, CORS where it is asked for."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -108,23 +127,15 @@ class _Envelope:
 
     def _prepare(self) -> ASGIApp:
         # At the first request, not at import: a wrong variable must not keep the health endpoint from saying so.
-        self._headers = [
-            (b"cache-control", b"no-store"),
-            (b"x-content-type-options", b"nosniff"),
-            (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-            (b"referrer-policy", b"no-referrer"),
-        ]
         self._app = self._inner
-        log.configure()  # here too, because Vercel's runtime sets up the root logger anew after importing us
+        log.configure()
         try:
             current = settings.get_settings()
         except ConfigurationError as error:
             problem_from(error)
+            self._headers = headers_of_all(None)
             return self._inner
-        if current.is_production_like:
-            self._headers.append((b"strict-transport-security", b"max-age=63072000"))
-        if current.commit:
-            self._headers.append((b"x-deployed-commit", current.commit.encode("ascii", "replace")))
+        self._headers = headers_of_all(current)
         if current.cors_allow_origins:
             self._app = CORSMiddleware(
                 self._inner,

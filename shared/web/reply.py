@@ -40,7 +40,7 @@ def response_from_problem(problem: Problem) -> Response:
 
 def encode(value: Any) -> bytes:
     """Write JSON; what columns hold beyond JSON's types is written as text."""
-    return json.dumps(value, default=_as_text, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return _to_json(value).encode()
 
 
 def _as_text(value: Any) -> str:
@@ -49,3 +49,7 @@ def _as_text(value: Any) -> str:
     if isinstance(value, uuid.UUID | decimal.Decimal):
         return str(value)
     raise TypeError(f"{type(value).__name__} cannot be written as JSON: convert it in the endpoint or in SQL")
+
+
+# Made once: json.dumps makes an encoder at each call.
+_to_json = json.JSONEncoder(default=_as_text, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode

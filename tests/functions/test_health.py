@@ -21,6 +21,7 @@ from shared.web import Endpoint
 from shared.web.application import application
 from tests.servers.postgres import Postgres
 from tests.servers.process import free_port
+from tests.servers.proxy import WireProxy
 
 PROMISE = 2.0  # seconds
 SLOWNESS = 1.0  # seconds that a busy machine may add to it
@@ -118,15 +119,85 @@ def test_a_database_that_is_silent(client: TestClient, monkeypatch: pytest.Monke
 def test_a_database_that_comes_back(
     client: TestClient, own_postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use(monkeypatch, DATABASE_URL=own_postgres.admin_url())
+    use(monkeypatch, DATABASE_URL=own_postgres.admin_url(), HEALTH_CACHE_SECONDS="0")
     assert_ok(client)
 
     own_postgres.server.stop()
     assert_degraded(client)
+    assert "retry-after" not in client.get("/api/health").headers
 
     own_postgres.server.start(die_with_parent=True)
     assert_ok(client)
     db.close_db(grace=0)
+
+
+def test_probes_cannot_hammer_the_database(
+    client: TestClient, database: str, wire_proxy: WireProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, DATABASE_URL=wire_proxy.url(database), HEALTH_CACHE_SECONDS="60")
+    assert_ok(client)
+
+    with wire_proxy.count() as count:
+        for _ in range(5):
+            assert_ok(client)
+    assert count.flights == 0
+    wire_proxy.refuse()
+    wire_proxy.cut()
+    assert_ok(client)  # it answered a moment ago, and that is what it says
+    use(monkeypatch, HEALTH_CACHE_SECONDS="0")
+    assert_degraded(client)
+    use(monkeypatch, HEALTH_CACHE_SECONDS="60")
+    wire_proxy.accept()
+    db.close_db(grace=0)  # another pool may lead to another database
+    with wire_proxy.count() as count:
+        assert_ok(client)
+    assert count.flights > 0
+
+
+def test_a_failure_is_not_repeated(
+    client: TestClient, database: str, wire_proxy: WireProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, DATABASE_URL=wire_proxy.url(database), HEALTH_CACHE_SECONDS="60")
+    wire_proxy.refuse()
+    assert_degraded(client)
+    wire_proxy.accept()
+    assert_ok(client)
+
+
+def test_a_probe_for_the_process_alone_touches_nothing(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    for url in (f"postgresql://u:p@127.0.0.1:{free_port()}/db", "nonsense"):
+        db.close_db(grace=0)
+        use(monkeypatch, DATABASE_URL=url)
+        response = client.get("/api/health?live=1")
+        assert (response.status_code, response.json()["status"]) == (200, "ok")
+        assert set(response.json()) == {"status", "timestamp", "version"}
+        assert db._pool is None
+        assert client.get("/api/health?live=0").status_code == 503
+
+
+def test_a_database_that_wakes_up_is_worth_another_try(
+    client: TestClient, database: str, wire_proxy: WireProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, DATABASE_URL=wire_proxy.url(database))
+    wire_proxy.silence()
+    assert_degraded(client)
+    assert client.get("/api/health").headers["retry-after"] == "5"
+
+
+def test_a_schema_that_is_behind_is_logged_once(
+    client: TestClient,
+    database: str,
+    migrated_database: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for url, told in ((database, 1), (migrated_database, 0)):
+        db.close_db(grace=0)
+        use(monkeypatch, DATABASE_URL=url, HEALTH_CACHE_SECONDS="0")
+        caplog.clear()
+        for _ in range(3):
+            assert_ok(client)
+        assert sum("behind" in message for message in caplog.messages) == told
 
 
 def test_every_other_thread_is_busy(database: str, monkeypatch: pytest.MonkeyPatch) -> None:

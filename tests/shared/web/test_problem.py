@@ -206,10 +206,11 @@ def test_a_statement_that_the_server_ends(serve: Serve, use: Use, driver: str, d
 
 
 def test_a_pool_that_is_busy(serve: Serve, use: Use, driver: str, database: str) -> None:
-    use(DATABASE_URL=database, DATABASE_POOL_MAX="1", DATABASE_POOL_TIMEOUT="0.1")
+    use(DATABASE_URL=database, DATABASE_POOL_MAX="1", DATABASE_POOL_TIMEOUT="15")
 
     with db.transaction() as tx:
         tx.execute("SELECT 1")
+        db.get_pool().timeout = 0.1  # not before: opening the first connection counts too
         assert_problem(client_of(serve, lambda: db.fetch_value("SELECT 1")), *BUSY)
 
 
