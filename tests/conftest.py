@@ -20,6 +20,8 @@ from migrations import runner
 from shared import db
 from shared.db.testing import rolled_back as in_one_transaction
 from shared.settings import VARIABLES, reset_settings
+from tests import canary
+from tests.canary import pytest_configure, pytest_runtest_makereport  # noqa: F401 - hooks
 from tests.servers import binaries, tls
 from tests.servers import pgbouncer as pgbouncers
 from tests.servers import postgres as servers
@@ -55,12 +57,16 @@ def clean_session() -> Iterator[None]:
 def clean_environment(clean_session: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Begin each test with no settings, and end it with no pool."""
     clear_environment(monkeypatch)
+    environ = dict(os.environ)
     formatters = [(handler, handler.formatter) for handler in logging.getLogger().handlers]
     yield
     for handler, formatter in formatters:  # an application that answers sets them
         handler.setFormatter(formatter)
     db.close_db(grace=0)
     reset_settings()
+    # Commands that run in this process set variables for those that they start.
+    for name in os.environ.keys() - environ.keys():
+        del os.environ[name]
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +79,10 @@ def run_directory() -> Iterator[Path]:
     directory = parent / str(pid)
     directory.mkdir(parents=True)
     yield directory
-    shutil.rmtree(directory, ignore_errors=True)
+    try:
+        canary.check_files(directory)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 # -- PostgreSQL -------------------------------------------------------------------------------------

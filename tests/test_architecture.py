@@ -139,7 +139,7 @@ assert app.handler(event, Context())["statusCode"] == 503
 """
     loaded = packages_of_fresh(statement, {"DATABASE_URL": f"postgresql://u:p@127.0.0.1:{free_port()}/db"})
 
-    assert {"psycopg", "psycopg_binary", "mangum"} <= loaded
+    assert {"psycopg", "psycopg_binary"} <= loaded
     assert loaded <= ALLOWED | AT_THE_FIRST_REQUEST
 
 

@@ -1,5 +1,6 @@
 """The endpoint that README shows works as it stands."""
 
+import hashlib
 import re
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from shared import db
+from shared.web import sessions
 from shared.web.application import application, endpoints_in
 
 README = Path(__file__).parent.parent / "README.md"
@@ -29,11 +31,28 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rolled_back: None) -
         del sys.modules[name]
 
 
+def sign_in(client: TestClient, role: str) -> None:
+    token = sessions.new_token()
+    user = db.fetch_value(
+        "INSERT INTO users (email, password_hash, role) VALUES (%(email)s, %(hash)s, %(role)s) RETURNING id",
+        {"email": f"readme-{role}@example.com", "hash": "$argon2id$v=19$none", "role": role},
+    )
+    db.execute(
+        "INSERT INTO sessions (user_id, token_hash, expires_at) VALUES (%(user)s, %(hash)s, now() + interval '1 hour')",
+        {"user": user, "hash": hashlib.sha256(token.encode()).digest()},
+    )
+    client.cookies.set("session", token)
+
+
 def test_the_endpoint_of_the_readme_works(client: TestClient) -> None:
     plan = db.fetch_one("SELECT id, code, name FROM plans ORDER BY id LIMIT 1")
     assert plan is not None
     path = f"/api/plans/{plan['id']}"
     assert client.get(path).json() == plan
+    assert client.patch(path, json={"name": "Renamed"}).status_code == 401
+    sign_in(client, "user")
+    assert client.patch(path, json={"name": "Renamed"}).status_code == 403
+    sign_in(client, "admin")
     assert client.patch(path, json={"name": "Renamed"}).status_code == 204
     assert client.get(path).json() == {**plan, "name": "Renamed"}
     assert client.get("/api/plans/0").status_code == 404

@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Any, Literal, Protocol, TypeVar
 
 from shared.db.url import DatabaseURL
+from shared.imports import without_collection
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -91,4 +92,5 @@ def connect(url: DatabaseURL, driver: str, *, connect_timeout: float) -> Connect
 
 def load(driver: str) -> ModuleType:
     """Import a driver of ours; most of what a first connection costs in processor time."""
-    return importlib.import_module(f"shared.db.{driver}_driver")
+    with without_collection():
+        return importlib.import_module(f"shared.db.{driver}_driver")

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any, NoReturn, TypeVar
 
 import pg8000.dbapi
-from pg8000.converters import make_params
+from pg8000.converters import array_out, make_params
 from pg8000.core import NULL_BYTE, SYNC_MSG, Context, _flush, _write
 
 from shared import deadline
@@ -26,6 +26,7 @@ from shared.db.failures import connect_error_from, error_from, first_line
 from shared.db.placeholders import not_text, numbered, values
 from shared.db.url import DatabaseURL, Host
 from shared.errors import DatabaseError, DatabaseUnavailable, DeadlineExceeded
+from shared.request_log import count_flights
 
 _T = TypeVar("_T")
 _KEEPALIVE_OPTIONS = (
@@ -36,6 +37,15 @@ _KEEPALIVE_OPTIONS = (
 )
 # What its errors are made of: its own, and those of the socket, ssl and a handle that is gone.
 _ERRORS = (pg8000.dbapi.Error, OSError, AttributeError)
+
+
+@array_out.register  # type: ignore[untyped-decorator] # functools.singledispatch of a module without types
+def _quoted(value: str) -> str:
+    """Write a text as an array's element, always quoted: pg8000 leaves `null` bare, and the server takes it for NULL.
+
+    Only `NULL` in capitals it knows, and the server takes any case (manual 8.15.6).
+    """
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 class _Wire(io.RawIOBase):
@@ -160,9 +170,11 @@ class Pg8000Connection:
 
     def call(self, function: Callable[[], _T], *, alone: bool) -> _T:
         self._prepare_to_send()
+        count_flights()
         try:
             if alone and self.raw.begin is not None:
                 begin, self.raw.begin = self.raw.begin, None
+                count_flights()
                 self.raw.execute_simple(begin)
             return function()
         except BaseException as error:
@@ -215,6 +227,7 @@ class Pg8000Connection:
 
     def _run(self, sql: str, params: Params) -> Context:
         self._prepare_to_send()
+        count_flights()
         try:
             if params is None:
                 return self.raw.execute_simple(sql)

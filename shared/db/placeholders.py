@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from shared.errors import DatabaseError
+from shared.errors import DatabaseError, DataException
 
 _PLACEHOLDER = re.compile(r"%(?:\((\w+)\)s|(%)|)")
 
@@ -42,8 +42,8 @@ def values(names: tuple[str, ...], params: Mapping[str, Any]) -> tuple[Any, ...]
         ) from None
 
 
-def not_text(error: UnicodeEncodeError) -> DatabaseError:
+def not_text(error: UnicodeEncodeError) -> DataException:
     """Give the error for half of a surrogate pair, which JSON's escapes can write and UTF-8 cannot; as the server's."""
-    return DatabaseError(
+    return DataException(
         f"A value holds a character that is not text: {error.object[error.start : error.end]!a}.", sqlstate="22021"
     )

@@ -34,6 +34,7 @@ from shared.errors import (
     PoolTimeout,
     TooManyConnections,
 )
+from shared.request_log import count_pool_wait
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +94,7 @@ class Pool:
         self._has_first = False  # or opens it
         self._waiters: deque[Waiter] = deque()
         self._closed = False
+        self._draining = False
         self._failures = 0  # attempts to connect that failed since the last that did not
         self._last_failure: DatabaseUnavailable | None = None
         self._next_attempt = 0.0  # monotonic
@@ -108,10 +110,17 @@ class Pool:
         Raises PoolTimeout where all stay in use, PoolClosed, the DatabaseUnavailable of the last attempt, or
         DeadlineExceeded where no time is left.
         """
+        begun = time.monotonic()
         limit = deadline.bound(self.timeout if timeout is None else timeout)
         if limit == 0 and deadline.remaining() == 0:
             raise DeadlineExceeded("The time was used up before a connection was asked for.")
-        until = None if limit is None else time.monotonic() + limit
+        until = None if limit is None else begun + limit
+        try:
+            return self._lease(until)
+        finally:
+            count_pool_wait(time.monotonic() - begun)
+
+    def _lease(self, until: float | None) -> Lease:
         while True:
             entry = self._take(until)
             if entry is None:
@@ -344,6 +353,8 @@ class Pool:
                     self._in_use[entry] = None
                     self._counts["lent"] += 1
                     self._serve(entry)
+                elif self._draining:
+                    surplus.append(entry)
                 else:
                     del self._in_use[entry]
                     self._idle.append(entry)
@@ -357,6 +368,14 @@ class Pool:
         while self._idle and is_over(self._idle[0].idle_since, now, limit):
             surplus.append(self._idle.pop(0))
         return surplus
+
+    def drain(self) -> None:
+        """Close idle connections now, and keep none of those that come back, until `close`."""
+        with self._lock:
+            self._draining = True
+            idle, self._idle = self._idle, []
+        for entry in idle:
+            self._discard(entry)
 
     def close(self, grace: float = 5.0) -> None:
         """Close idle connections now and those in use as they come back; cancel what still runs after `grace`."""

@@ -22,7 +22,8 @@ from shared.db.drivers import Liveness, Params, Row
 from shared.db.failures import connect_error_from, error_from, first_line
 from shared.db.placeholders import not_text, numbered, values
 from shared.db.url import DatabaseURL
-from shared.errors import DatabaseError, DeadlineExceeded
+from shared.errors import DatabaseError, DataException, DeadlineExceeded
+from shared.request_log import count_flights
 
 _T = TypeVar("_T")
 _CANCEL_TIMEOUT = 1.0  # seconds for a cancelled statement to end before its connection is given up
@@ -157,6 +158,7 @@ class PsycopgConnection:
         _check_time()
         try:
             begin, self._begin = self._begin, None
+            count_flights()
             with self.raw.cursor() as cursor:
                 with self.raw.pipeline():
                     if begin is not None:
@@ -170,9 +172,11 @@ class PsycopgConnection:
         _check_time()
         begin, self._begin = self._begin, None
         try:
+            count_flights()
             if begin is None:
                 return function()
             if alone:
+                count_flights()
                 self.raw.execute(begin)
                 return function()
             with self.raw.pipeline():
@@ -191,6 +195,7 @@ class PsycopgConnection:
         _check_time()
         raw = self.raw
         transformer = self._transformer
+        count_flights()
         if params is None:
             raw.pgconn.send_query_params(sql.encode(self._encoding), None)
         else:
@@ -216,9 +221,11 @@ class PsycopgConnection:
         if params is not None:
             values(numbered(sql)[1], params)  # one rule for parameters, whichever way a statement takes
         begin, self._begin = self._begin, None
+        count_flights()
         if begin is None:
             return self.raw.execute(sql)
         if params is None and ";" in sql:
+            count_flights()
             self.raw.execute(begin)
             return self.raw.execute(sql)
         with self.raw.pipeline():
@@ -297,6 +304,8 @@ def _raise(error: psycopg.Error | UnicodeEncodeError) -> NoReturn:
         raise DatabaseError(
             "COPY is not done by these functions: use a connection of your own for it.", sqlstate="0A000"
         ) from error
+    if error.sqlstate is None and isinstance(error, psycopg.DataError):  # a zero byte, which the server refuses too
+        raise DataException(message, sqlstate="22021") from error
     if error.sqlstate is None and not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         raise DatabaseError(message) from error  # psycopg itself refused a value
     raise error_from(error.sqlstate, message, error.diag.constraint_name) from error

@@ -73,7 +73,7 @@ def test_prints_endpoints_connection_string_and_how_to_stop(running: Dev, shared
 
 def test_app_survives_that_postgresql_is_stopped_and_started(running: Dev, shared_checkout: Checkout) -> None:
     shared_checkout.db("postgres", "stop")
-    assert health(running) == (503, "degraded")
+    eventually(lambda: health(running) == (503, "degraded"))  # that it answered is repeated for a second
     shared_checkout.db("postgres", "start")
     eventually(lambda: health(running) == (200, "ok"))
     assert "Restarted" not in running.output

@@ -323,7 +323,7 @@ def _pool(stage: Stage, attempt: Attempt) -> Pool:
 
     url = attempt.url = stage.url()
     driver = attempt.client.driver
-    pool = Pool(lambda *_: connect(url, driver, connect_timeout=1), max_size=1, idle_timeout=10, timeout=0.05)
+    pool = Pool(lambda *_: connect(url, driver, connect_timeout=1), max_size=1, idle_timeout=10, timeout=15)
     attempt.defer(lambda: pool.close(0))
     return pool
 
@@ -332,7 +332,7 @@ def _pool(stage: Stage, attempt: Attempt) -> Pool:
 def full_pool(stage: Stage, attempt: Attempt) -> None:
     pool = _pool(stage, attempt)
     attempt.keep(pool.lease())
-    attempt.keep(pool.lease())
+    attempt.keep(pool.lease(0.05))
 
 
 @provokes("pool_closed", only=OURS)

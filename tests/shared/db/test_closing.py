@@ -55,6 +55,35 @@ def test_a_running_query_may_finish(
     until(lambda: not sessions(postgres, database))
 
 
+def test_draining_closes_what_is_idle_and_what_comes_back_while_statements_still_run(
+    use: Use, driver: str, postgres: Postgres, database: str
+) -> None:
+    use(database)
+    with query(postgres, database, 0.3) as asked:
+        assert db.fetch_value("SELECT 1") == 1
+        assert len(sessions(postgres, database)) == 2
+        db.drain()
+        until(lambda: len(sessions(postgres, database)) == 1)
+        assert db.fetch_value("SELECT 2") == 2
+        assert asked.result() == 7
+    until(lambda: not sessions(postgres, database))
+    db.close_db()
+
+
+def test_what_waits_while_draining_gets_what_comes_back(
+    use: Use, driver: str, postgres: Postgres, database: str
+) -> None:
+    use(database, DATABASE_POOL_MAX="1")
+    with query(postgres, database, 0.3) as asked, ThreadPoolExecutor() as executor:
+        own = sessions(postgres, database)[0].pid
+        waits = executor.submit(db.fetch_value, PID)
+        until(lambda: db.get_pool().statistics()["waiting"] == 1)
+        db.drain()
+        assert asked.result() == 7
+        assert waits.result() == own
+    until(lambda: not sessions(postgres, database))
+
+
 def test_a_query_that_outlasts_the_grace_period_is_cancelled(
     use: Use, driver: str, postgres: Postgres, database: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -15,17 +15,21 @@ import pytest
 from sqlalchemy import create_engine
 
 from ops import cli
+from ops.doctor import examine
+from ops.doctor.command import explanation
+from ops.doctor.step import Step
 from shared import db, errors
 from shared.db.diagnosis import TABLE, Diagnosis, diagnose
 from shared.db.url import DatabaseURL
 from shared.health import connectivity
 from shared.log import JsonFormatter
+from shared.settings import Settings
 from shared.web.problem import problem_from
 from tests.servers.postgres import APP_PASSWORD, Postgres
 from tests.servers.process import free_port
 from tests.servers.tls import Certificates
 from tests.shared.db import provoke_connecting, provoke_poolers, provoke_statements, provoke_tls, troubleshooting
-from tests.shared.db.clients import CLIENTS, Client
+from tests.shared.db.clients import CLIENTS, Client, Session
 from tests.shared.db.conftest import Use
 from tests.shared.db.provoke import CANARY, CASES, ROLE_PASSWORD, Attempt, Case, Stage, attempts, outcome
 from tests.shared.db.replay import RECORDED, TRANSLATED, Recorded, replaying
@@ -83,6 +87,47 @@ def test_a_failure_has_one_diagnosis_whoever_meets_it(stage: Stage, case: Case, 
 @pytest.mark.parametrize("case", SLOW, ids=[f"{case.code}-{case.provoke.__name__}" for case in SLOW])
 def test_a_failure_that_takes_its_time_has_one_diagnosis(stage: Stage, case: Case) -> None:
     attempts(stage, case, lambda attempt, error: judge(case, attempt, error))
+
+
+# -- what the operator is told ----------------------------------------------------------------------
+
+
+class _Examined(Exception):
+    """What `db doctor` found wrong with a URL."""
+
+    def __init__(self, step: Step) -> None:
+        super().__init__(step.found)
+        self.step = step
+
+
+def _connect_after_examining(url: DatabaseURL) -> Session:
+    settings = Settings.read({"APP_ENV": "test", "DATABASE_URL": url.render(password=True)})
+    steps = list(examine(settings, timeout=1.0))
+    if steps[-1].verdict == "fail":
+        raise _Examined(steps[-1])
+    return OURS_ON_PSYCOPG.connect(url)
+
+
+OURS_ON_PSYCOPG = next(client for client in CLIENTS if client.name == "ours+psycopg")
+DOCTOR = Client("doctor", "psycopg", _connect_after_examining)
+EXAMINED = [case for case in CASES if not case.is_slow and OURS_ON_PSYCOPG in case.clients]
+
+
+@pytest.mark.parametrize("case", EXAMINED, ids=[f"{case.code}-{case.provoke.__name__}" for case in EXAMINED])
+def test_the_doctor_names_the_cause(stage: Stage, case: Case) -> None:
+    """By examining the URL where connecting fails, else by the words of the error, pasted."""
+    error, attempt = outcome(stage, case, DOCTOR)
+    attempt.close()
+    if isinstance(error, _Examined):
+        # What no driver gets to see, because the URL is refused before.
+        is_refused_by_us = error.step.name == "Connection string"
+        assert error.step.code == ("configuration" if is_refused_by_us else case.code), error.step
+        for secret in (CANARY, APP_PASSWORD, ROLE_PASSWORD):
+            assert secret not in repr(error.step)
+    else:
+        assert isinstance(error, errors.Error)
+        pasted = f"{error.code}: {error.message}" + (f" (SQLSTATE {error.sqlstate})" if error.sqlstate else "")
+        assert explanation(pasted).code in (case.code, *case.vaguely)
 
 
 # -- connection strings that drivers refuse ---------------------------------------------------------
@@ -253,7 +298,7 @@ def test_an_endpoints_log_has_the_diagnosis_and_its_answer_has_not(
 def test_the_log_of_health_has_the_diagnosis(use: Use, caplog: pytest.LogCaptureFixture) -> None:
     use(f"postgresql://app:canary@127.0.0.1:{free_port()}/d")
     with caplog.at_level(logging.WARNING):
-        assert not connectivity.is_connected()
+        assert connectivity.database_state() == "disconnected"
     assert [vars(record)["diagnosis"] for record in caplog.records if "diagnosis" in vars(record)] == [
         "connection_refused"
     ]

@@ -404,10 +404,10 @@ def test_a_notification_is_no_reason_to_close(driver: str, make: MakePool) -> No
 
 
 def test_statistics_count_what_happened(make: MakePool) -> None:
-    pool = make(2, timeout=0.02)
+    pool = make(2)
     with pool.lease(), pool.lease():
         with pytest.raises(PoolTimeout):
-            pool.lease()
+            pool.lease(0.02)
         busy = pool.statistics()
     pid_of(pool)
 

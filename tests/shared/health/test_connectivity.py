@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from shared import db
-from shared.health.connectivity import is_connected
+from shared.health.connectivity import database_state
 from shared.settings import reset_settings
 from tests.servers.postgres import Postgres
 from tests.servers.process import free_port
@@ -74,8 +74,8 @@ def dropping_everything() -> Iterator[int]:
 def test_a_database_that_answers(use: Use, driver: str, database: str) -> None:
     use(DATABASE_URL=database)
 
-    assert is_connected() is True
-    assert is_connected() is True
+    assert database_state() == "connected"
+    assert database_state() == "connected"
     assert db.get_pool().statistics()["opened"] == 1
 
 
@@ -83,7 +83,7 @@ def test_nobody_listens(use: Use, driver: str) -> None:
     use(DATABASE_URL=f"postgresql://u:p@127.0.0.1:{free_port()}/db")
 
     with in_time():
-        assert is_connected() is False
+        assert database_state() != "connected"
 
 
 @pytest.mark.parametrize(("driver", "hosts"), [("psycopg", 1), ("pg8000", 3)])
@@ -93,7 +93,7 @@ def test_somebody_listens_and_is_silent(use: Use, driver: str, hosts: int) -> No
         use(DATABASE_URL=f"postgresql://u:p@{silent}/db", DATABASE_DRIVER=driver)
 
         with in_time():
-            assert is_connected() is False
+            assert database_state() != "connected"
 
 
 def test_nothing_comes_back_at_all(use: Use) -> None:
@@ -101,19 +101,19 @@ def test_nothing_comes_back_at_all(use: Use) -> None:
         use(DATABASE_URL=f"postgresql://u:p@127.0.0.1:{port}/db")
 
         with in_time():
-            assert is_connected() is False
+            assert database_state() != "connected"
 
 
 def test_a_statement_is_not_answered(use: Use, database: str, wire_proxy: WireProxy) -> None:
     use(DATABASE_URL=wire_proxy.url(database))
-    assert is_connected() is True
+    assert database_state() == "connected"
 
     wire_proxy.black_hole()  # the idle connection's; a new one would be answered
 
     with in_time():
-        is_connected()
+        database_state()
     with in_time():
-        assert is_connected() is True
+        assert database_state() == "connected"
 
 
 @pytest.mark.parametrize(
@@ -131,21 +131,21 @@ def test_the_configuration_is_wrong(use: Use, variables: dict[str, str]) -> None
     use(**variables)
 
     with in_time():
-        assert is_connected() is False
+        assert database_state() != "connected"
 
 
 def test_the_password_is_wrong(use: Use, driver: str, postgres: Postgres) -> None:
     use(DATABASE_URL=f"postgresql://app:canary@127.0.0.1:{postgres.port}/postgres")
 
     with in_time():
-        assert is_connected() is False
+        assert database_state() != "connected"
 
 
 def test_a_slow_network_is_not_taken_for_a_dead_one(use: Use, database: str, wire_proxy: WireProxy) -> None:
     use(DATABASE_URL=wire_proxy.url(database))
     wire_proxy.delay = 0.06  # each way: half a second for the connection's four flights
 
-    assert is_connected() is True
+    assert database_state() == "connected"
 
 
 def test_a_busy_pool_is_not_a_database_that_is_down(use: Use, driver: str, database: str) -> None:
@@ -154,7 +154,7 @@ def test_a_busy_pool_is_not_a_database_that_is_down(use: Use, driver: str, datab
     with db.transaction() as one, db.transaction() as two:
         assert one.fetch_value("SELECT 1") == two.fetch_value("SELECT 1") == 1
         with in_time():
-            assert is_connected() is True
+            assert database_state() == "connected"
         assert db.get_pool().statistics()["opened"] == 2
 
 
@@ -167,34 +167,34 @@ def test_a_busy_pool_does_not_hide_a_database_that_is_down(
         tx.execute("SELECT 1")
         wire_proxy.refuse()
         with in_time():
-            assert is_connected() is False
+            assert database_state() != "connected"
 
 
 def test_a_failure_is_not_remembered(use: Use, driver: str, database: str, wire_proxy: WireProxy) -> None:
     use(DATABASE_URL=wire_proxy.url(database))
-    assert is_connected() is True
+    assert database_state() == "connected"
 
     for _ in range(2):
         wire_proxy.refuse()
         wire_proxy.cut("rst")
         with in_time():
-            assert is_connected() is False
+            assert database_state() != "connected"
         wire_proxy.accept()
         with in_time():
-            assert is_connected() is True
+            assert database_state() == "connected"
 
 
 def test_a_server_that_restarts(use: Use, own_postgres: Postgres) -> None:
     use(DATABASE_URL=own_postgres.admin_url())
-    assert is_connected() is True
+    assert database_state() == "connected"
 
     own_postgres.server.stop()
     with in_time():
-        assert is_connected() is False
+        assert database_state() != "connected"
 
     own_postgres.server.start(die_with_parent=True)
     with in_time():
-        assert is_connected() is True
+        assert database_state() == "connected"
     db.close_db(grace=0)
 
 
@@ -207,7 +207,7 @@ def test_callers_that_come_together_share_a_check(use: Use, database: str, wire_
     def ask() -> bool:
         together.wait(WAIT)
         with in_time():
-            return is_connected()
+            return database_state() == "connected"
 
     with ThreadPoolExecutor(callers) as pool:
         answers = [answer.result() for answer in [pool.submit(ask) for _ in range(callers)]]
@@ -222,11 +222,11 @@ def test_an_answer_is_never_older_than_the_question(use: Use, database: str, wir
     begun = wire_proxy.on("client", b"user\0", do="black hole")
 
     with ThreadPoolExecutor(1) as pool:
-        early = pool.submit(is_connected)
+        early = pool.submit(database_state)
         begun.wait()
         # The first check waits for an answer that will not come; a connection that is made now gets one.
         with in_time():
-            assert is_connected() is True
+            assert database_state() == "connected"
         with in_time():
             early.result()
 
@@ -246,20 +246,20 @@ def test_a_silent_name_server_does_not_outlast_its_silence(
     with monkeypatch.context() as patch:
         patch.setattr(socket, "getaddrinfo", silent)
         with in_time():
-            assert is_connected() is False
+            assert database_state() != "connected"
         assert asked.is_set()
 
     # The first check's thread still hangs, and nothing can end it.
     try:
         with in_time():
-            assert is_connected() is True
+            assert database_state() == "connected"
     finally:
         speak.set()
 
 
 def test_it_leaves_no_thread_behind(use: Use, database: str) -> None:
     use(DATABASE_URL=database)
-    assert is_connected() is True
+    assert database_state() == "connected"
 
     for thread in [thread for thread in threading.enumerate() if thread.name == "health"]:
         thread.join(WAIT)
@@ -270,7 +270,7 @@ def test_the_log_says_why_in_one_line(use: Use, caplog: pytest.LogCaptureFixture
     port = free_port()
     use(DATABASE_URL=f"postgresql://u:canary@127.0.0.1:{port}/db")
 
-    assert is_connected() is False
+    assert database_state() != "connected"
 
     (record,) = [record for record in caplog.records if record.name == "shared.health.connectivity"]
     assert record.levelname == "WARNING"
@@ -282,4 +282,4 @@ def test_the_log_says_why_in_one_line(use: Use, caplog: pytest.LogCaptureFixture
 def test_it_does_not_write(use: Use, database: str) -> None:
     use(DATABASE_URL=f"{database}?options=-c%20default_transaction_read_only%3Don")
 
-    assert is_connected() is True
+    assert database_state() == "connected"

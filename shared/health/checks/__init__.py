@@ -1,0 +1,1 @@
+"""The checks, one topic a file; shared/health/topics.py has them all."""
