@@ -14,7 +14,8 @@ from dotenv import load_dotenv
 from rich.console import Console
 from rich.markup import escape
 
-from ops import dev, embedded, migrate, pool, shell
+from ops import dev, embedded, explain, health, migrate, pool, shell, watch
+from ops.doctor import command as doctor
 from shared import __version__
 from shared.errors import DatabaseError, DatabaseUnavailable, Error, LocalEnvironmentError
 from shared.log import masked
@@ -31,8 +32,12 @@ cli = typer.Typer(
 cli.add_typer(migrate.app, name="migrate")
 cli.add_typer(embedded.app, name="postgres")
 cli.command("dev")(dev.run)
+cli.command("doctor")(doctor.run)
+cli.command("explain")(explain.run)
+cli.command("health")(health.run)
 cli.command("pool")(pool.run)
 cli.command("shell", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(shell.run)
+cli.command("watch")(watch.run)
 
 
 def _show_version(wanted: bool) -> None:

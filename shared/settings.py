@@ -7,11 +7,11 @@ it by a test. Nothing here is read at import: a function whose environment is wr
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, NamedTuple, cast
 
-from shared.db import providers, tls
+from shared.db import credentials, providers, tls
 from shared.db.url import DatabaseURL, Host
 from shared.errors import ConfigurationError
 
@@ -20,6 +20,7 @@ ENVIRONMENTS: tuple[Environment, ...] = ("development", "test", "preview", "prod
 # The first of each that is set counts.
 DATABASE_URLS = ("DATABASE_URL", "POSTGRES_URL")
 DIRECT_URLS = ("DIRECT_URL", "DATABASE_URL_UNPOOLED", "POSTGRES_URL_NON_POOLING")
+_TOKEN_LENGTH = 16  # characters, at least
 DEFAULT_ADMIN_PASSWORD = "ChangeMe123!"  # noqa: S105 - documented, and refused in production
 
 
@@ -53,6 +54,17 @@ VARIABLES = (
         "Read where neither DIRECT_URL nor DATABASE_URL_UNPOOLED is set",
         secret=True,
     ),
+    Variable(
+        "DATABASE_URL_SECRET_ARN",
+        "not set",
+        "Secret of AWS Secrets Manager that holds the connection string, or user and password for DATABASE_URL's host",
+    ),
+    Variable(
+        "DATABASE_URL_SSM_PARAMETER",
+        "not set",
+        "Parameter of AWS Systems Manager that holds the same; a SecureString",
+    ),
+    Variable("DATABASE_IAM_AUTH", "false", "Log in to RDS with IAM tokens in the place of DATABASE_URL's password"),
     Variable(
         "DATABASE_SSL",
         "true in production and preview, unless the database is on the same machine",
@@ -88,6 +100,40 @@ VARIABLES = (
         "Password of the first admin user",
         secret=True,
     ),
+    Variable(
+        "CRON_SECRET",
+        "not set: nobody may call",
+        "What Vercel's cron shows to /api/watch as its bearer token",
+        secret=True,
+    ),
+    Variable("WATCH_INTERVAL", "300", "Seconds between two looks at the database by a long-lived server; 0: never"),
+    Variable(
+        "WATCH_END_IDLE_IN_TRANSACTION",
+        "not set: none is ended",
+        "Seconds after which the periodic check ends a session that is idle in a transaction",
+    ),
+    Variable(
+        "WATCH_CANCEL_QUERIES",
+        "not set: none is cancelled",
+        "Seconds after which the periodic check cancels a running query",
+    ),
+    Variable(
+        "ALERT_WEBHOOK_URL",
+        "not set",
+        "Where changes of the database's health are posted, as Slack takes them",
+        secret=True,
+    ),
+    Variable(
+        "OPERATOR_TOKEN",
+        "not set: nobody is let in",
+        "What an operator shows to GET /api/db/health, as Authorization: Bearer; at least 16 characters",
+        secret=True,
+    ),
+    Variable(
+        "HEALTH_CACHE_SECONDS",
+        "1",
+        "Seconds for which GET /api/health repeats that the database answered; longer lets one at rest sleep",
+    ),
     Variable("CORS_ALLOW_ORIGINS", "none", "Origins that browsers may call from, separated by commas, or *"),
     Variable("REQUEST_TIMEOUT", "25", "Seconds that a request may take, unless the platform's deadline is earlier"),
     Variable("POSTGRES_USER", "chatmaps", "Local database: user name"),
@@ -104,12 +150,20 @@ class Settings:
     environment: Environment
     environment_is_named: bool  # by APP_ENV, VERCEL_ENV or NODE_ENV, rather than guessed from where this runs
     database_driver: Literal["psycopg", "pg8000"]
+    database_iam_auth: bool
     migration_require_force: bool
     migration_dryrun: bool
     migration_force: bool
     migration_lock_timeout: float  # seconds
     admin_email: str
     admin_initial_password: str | None = field(repr=False)
+    cron_secret: str | None = field(repr=False)
+    watch_interval: float  # seconds; 0: never
+    watch_end_idle_in_transaction: float | None  # seconds
+    watch_cancel_queries: float | None  # seconds
+    alert_webhook_url: str | None = field(repr=False)
+    operator_token: str | None = field(repr=False)  # None: nobody is let in
+    health_cache: float  # seconds
     cors_allow_origins: tuple[str, ...]
     request_timeout: float  # seconds
     commit: str | None  # of the deployment, where the platform tells
@@ -123,6 +177,7 @@ class Settings:
     def read(cls, environ: Mapping[str, str]) -> "Settings":
         """Read and check every variable but the database's. Raises ConfigurationError naming the variable."""
         environment = _environment(environ)
+        interval = _number(environ, "WATCH_INTERVAL", low=0, high=86400)
         default_password = None if environment in ("preview", "production") else DEFAULT_ADMIN_PASSWORD
         return cls(
             environment=environment,
@@ -131,12 +186,20 @@ class Settings:
                 Literal["psycopg", "pg8000"],
                 _choice(environ, "DATABASE_DRIVER", ("psycopg", "pg8000")) or "psycopg",
             ),
+            database_iam_auth=_iam_auth(environ),
             migration_require_force=_truth(environ, "MIGRATION_REQUIRE_FORCE"),
             migration_dryrun=_truth(environ, "MIGRATION_DRYRUN"),
             migration_force=_truth(environ, "MIGRATION_FORCE"),
             migration_lock_timeout=_number(environ, "MIGRATION_LOCK_TIMEOUT", low=0.1, high=60) or 3.0,
             admin_email=_text(environ, "ADMIN_EMAIL") or "admin@example.com",
             admin_initial_password=_text(environ, "ADMIN_INITIAL_PASSWORD") or default_password,
+            cron_secret=_text(environ, "CRON_SECRET"),
+            watch_interval=300.0 if interval is None else interval,
+            watch_end_idle_in_transaction=_number(environ, "WATCH_END_IDLE_IN_TRANSACTION", low=1, high=86400),
+            watch_cancel_queries=_number(environ, "WATCH_CANCEL_QUERIES", low=1, high=86400),
+            alert_webhook_url=_webhook(environ),
+            operator_token=_token(environ, "OPERATOR_TOKEN"),
+            health_cache=_number_or(1.0, environ, "HEALTH_CACHE_SECONDS", low=0, high=86400),
             cors_allow_origins=_origins(environ),
             request_timeout=_number(environ, "REQUEST_TIMEOUT", low=1, high=900) or 25.0,
             commit=_commit(environ),
@@ -152,9 +215,25 @@ class Settings:
         """Tell whether production's rules on TLS and passwords apply: a preview is on the internet too."""
         return self.environment in ("preview", "production")
 
-    @cached_property
+    @property
     def database_url(self) -> DatabaseURL:
-        """Parse DATABASE_URL and settle its TLS. Raises ConfigurationError where it is missing or wrong."""
+        """Parse DATABASE_URL and settle its TLS, with the password from where it is kept.
+
+        Raises ConfigurationError where it is missing or wrong, or AWS does not give the password.
+        """
+        if self.password_store is not None:
+            return self.password_store.url()
+        return self._tokens.url(self._configured_url) if self.database_iam_auth else self._configured_url
+
+    def refreshed_database_url(self) -> DatabaseURL:
+        """Read the password anew, since the server refused it. Raises ConfigurationError as `database_url` does."""
+        if self.password_store is not None:
+            return self.password_store.refreshed()
+        self._tokens.forget()
+        return self.database_url
+
+    @cached_property
+    def _configured_url(self) -> DatabaseURL:
         found = self._url_of(DATABASE_URLS)
         if found is not None:
             return found
@@ -166,17 +245,45 @@ class Settings:
         return self._with_tls(self.local_database, "DATABASE_URL")
 
     @cached_property
+    def password_store(self) -> credentials.Stored | None:
+        """Find the store that keeps the connection string or its password; None where the environment holds it."""
+        found = credentials.store_of(self._environ)
+        if found is None:
+            return None
+        return credentials.Stored(found[1], self.url_from)
+
+    def url_from(self, text: str) -> DatabaseURL:
+        """Make a connection string of what a store keeps, with DATABASE_URL for what that lacks.
+
+        Raises ConfigurationError.
+        """
+        found = credentials.store_of(self._environ)
+        source = f"The secret that {found[0]} names" if found else "What is kept"
+        return self._with_tls(credentials.read(text, self._url_of(DATABASE_URLS), source), source)
+
+    @cached_property
+    def _tokens(self) -> credentials.Tokens:
+        return credentials.Tokens()
+
+    @property
     def direct_database_url(self) -> DatabaseURL | None:
         """Give the URL of the server itself, past any pooler; None where neither a variable nor the provider tells it.
 
-        Raises ConfigurationError as `database_url` does.
+        One without a password logs in as DATABASE_URL does. Raises ConfigurationError as `database_url` does.
         """
         url = self.database_url
         named = self._url_of(DIRECT_URLS)
         # A provider's variables in .env must not lead the work on a local database to the real one.
-        if named is not None and (named.is_local or not url.is_local):
+        if named is None or (url.is_local and not named.is_local):
+            direct = providers.direct_url(url)
+            return self._tokens.url(direct) if direct is not None and self.database_iam_auth else direct
+        if named.password is not None:
             return named
-        return providers.direct_url(url)
+        if self.database_iam_auth:
+            return self._tokens.url(replace(named, user=named.user or url.user))
+        if self.password_store is not None and named.user in ("", url.user):
+            return replace(named, user=url.user, password=url.password)
+        return named
 
     def _url_of(self, names: tuple[str, ...]) -> DatabaseURL | None:
         for name in names:
@@ -189,7 +296,8 @@ class Settings:
         return tls.apply_policy(
             url,
             production_like=self.is_production_like,
-            force=_truth(self._environ, "DATABASE_SSL"),
+            # A token is sent as it is: who reads it logs in with it.
+            force=_truth(self._environ, "DATABASE_SSL") or self.database_iam_auth,
             disable=_truth(self._environ, "DATABASE_DISABLE_SSL"),
             variable=name,
         )
@@ -238,7 +346,7 @@ def _environment(environ: Mapping[str, str]) -> Environment:
         return "production"
     text = next(filter(None, (_text(environ, name) for name in DATABASE_URLS)), None)
     if text is None:
-        return "development"
+        return "production" if credentials.store_of(environ) else "development"
     try:
         return "development" if DatabaseURL.parse(text).is_local else "production"
     except ConfigurationError:
@@ -247,6 +355,17 @@ def _environment(environ: Mapping[str, str]) -> Environment:
 
 def _on_lambda(environ: Mapping[str, str]) -> bool:
     return _text(environ, "AWS_LAMBDA_FUNCTION_NAME") is not None
+
+
+def _iam_auth(environ: Mapping[str, str]) -> bool:
+    """Read DATABASE_IAM_AUTH, which excludes what would hold a password."""
+    wanted = _truth(environ, credentials.IAM)
+    if wanted and credentials.store_of(environ):
+        raise ConfigurationError(
+            f"{credentials.IAM} is true, and a secret is named too.",
+            solutions=[f"Remove {credentials.IAM}, or {credentials.SECRET} and {credentials.PARAMETER}."],
+        )
+    return wanted
 
 
 def _text(environ: Mapping[str, str], name: str) -> str | None:
@@ -279,6 +398,20 @@ def _number(environ: Mapping[str, str], name: str, *, low: float, high: float) -
     raise ConfigurationError(f"{name} {_shown(value)}.", solutions=[f"Allowed: a number from {low:g} to {high:g}."])
 
 
+def _number_or(default: float, environ: Mapping[str, str], name: str, *, low: float, high: float) -> float:
+    value = _number(environ, name, low=low, high=high)
+    return default if value is None else value
+
+
+def _token(environ: Mapping[str, str], name: str) -> str | None:
+    """Read a secret that is compared with what a caller shows: one that can be guessed is worse than none."""
+    value = _text(environ, name)
+    if value is not None and len(value) < _TOKEN_LENGTH:
+        trouble = f"{name} is shorter than {_TOKEN_LENGTH} characters."
+        raise ConfigurationError(trouble, solutions=["Take the output of openssl rand -hex 32."])
+    return value
+
+
 def _whole_number(environ: Mapping[str, str], name: str, *, low: int, high: int) -> int | None:
     value = _number(environ, name, low=low, high=high)
     if value is None or value.is_integer():
@@ -295,6 +428,15 @@ def _origins(environ: Mapping[str, str]) -> tuple[str, ...]:
                 solutions=["Write origins such as https://app.example.com, without a path, or * alone."],
             )
     return origins
+
+
+def _webhook(environ: Mapping[str, str]) -> str | None:
+    value = _text(environ, "ALERT_WEBHOOK_URL")
+    if value is None or re.fullmatch(r"https?://[^/?#\s]+\S*", value):
+        return value
+    raise ConfigurationError(
+        "ALERT_WEBHOOK_URL is not a URL.", solutions=["Copy it as the chat gives it: https://hooks.example.com/..."]
+    )
 
 
 def _commit(environ: Mapping[str, str]) -> str | None:

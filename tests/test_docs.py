@@ -113,7 +113,7 @@ def test_the_pool_sizes_are_those_of_the_code() -> None:
 
 def test_endpoints_named_in_the_docs_exist_and_every_endpoint_is_named() -> None:
     endpoints = {endpoint.path for endpoint in endpoints_in(ROOT / "functions", "functions")}
-    named = {path for text in DOCS.values() for path in re.findall(r"/api(?:/[\w{}]+)+", text)}
+    named = {path for text in DOCS.values() for path in re.findall(r"/api(?:/[\w{}]+)+|(?<=`GET )/(?=`)", text)}
     assert named - EXAMPLES - endpoints == set(), "no such endpoint"
     assert endpoints - named == set(), "an endpoint that no page names"
 

@@ -31,6 +31,7 @@ __all__ = [
     "Row",
     "Transaction",
     "close_db",
+    "drain",
     "execute",
     "execute_many",
     "fetch_all",
@@ -45,6 +46,8 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+_ROTATION = 5.0  # seconds for which a password may be new on the server and not yet where we read it
 
 _pool: Pool | None = None
 _is_lent = False  # by use_pool
@@ -105,13 +108,18 @@ def get_connector() -> Connector:
                     request_timeout=current.request_timeout, idle_timeout=pool_size(current).idle_timeout
                 ),
                 refresh=_read_url_again,
+                patience=_ROTATION if current.password_store is not None else 0.0,
+                current=(lambda: settings.get_settings().database_url) if current.database_iam_auth else None,
             )
         return _connector
 
 
 def _read_url_again() -> DatabaseURL:
-    settings.reset_settings()
-    return settings.get_settings().database_url
+    current = settings.get_settings()
+    if current.password_store is None and not current.database_iam_auth:
+        settings.reset_settings()
+        return settings.get_settings().database_url
+    return current.refreshed_database_url()
 
 
 def open_connection() -> Connection:
@@ -146,6 +154,14 @@ def close_db(grace: float = 5.0) -> None:
         pool, _pool, _connector = _pool, None, None
     if pool is not None:
         pool.close(grace)
+
+
+def drain() -> None:
+    """Close idle connections now and those in use as they come back, while statements may still run: before an end."""
+    with _lock:
+        pool = None if _is_lent else _pool
+    if pool is not None:
+        pool.drain()
 
 
 def fetch_one(sql: LiteralString, params: Params = None) -> Row | None:

@@ -1,6 +1,6 @@
 """The client's side of SCRAM-SHA-256 (RFC 5802, RFC 7677; PostgreSQL manual 54.3.1), and of MD5, for the probe.
 
-No channel binding: the probe only wants to know whether the password is right.
+No channel binding: the probe only wants to know whether the password is right. And what a server keeps of a password.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import secrets
 import unicodedata
 from base64 import b64decode, b64encode
 
+ITERATIONS = 4096  # PostgreSQL's default (scram_iterations)
 _MOST_ITERATIONS = 1_000_000  # a hostile server must not make us count for ever; PostgreSQL's default is 4096
 
 
@@ -42,6 +43,21 @@ class Client:
     def is_server(self, final: bytes) -> bool:
         """Tell whether the server has shown that it knows the password too."""
         return hmac.compare_digest(b64decode(_fields(final).get("v", "")), self._signature)
+
+
+def verifier(password: str) -> str:
+    """Give what `ALTER ROLE ... PASSWORD` takes in the place of the password (the form: manual, pg_authid).
+
+    So the password itself is in no statement, and in no log. Raises ValueError where it is not printable ASCII: other
+    characters must be normalized (RFC 4013) in full.
+    """
+    if not (password.isascii() and password.isprintable()):
+        raise ValueError("only passwords of printable ASCII characters are turned into verifiers")
+    salt = secrets.token_bytes(16)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, ITERATIONS)
+    stored = hashlib.sha256(_hmac(salted, b"Client Key")).digest()
+    salt64, stored64, server64 = (b64encode(one).decode() for one in (salt, stored, _hmac(salted, b"Server Key")))
+    return f"SCRAM-SHA-256${ITERATIONS}:{salt64}${stored64}:{server64}"
 
 
 def md5_answer(user: str, password: str, salt: bytes) -> bytes:

@@ -120,7 +120,7 @@ def test_every_default_is_documented() -> None:
         assert documented[name] == "false"
     assert all(variable.meaning for variable in VARIABLES)
     secret = "DATABASE_URL POSTGRES_URL DIRECT_URL DATABASE_URL_UNPOOLED POSTGRES_URL_NON_POOLING"
-    secret += " ADMIN_INITIAL_PASSWORD POSTGRES_PASSWORD"
+    secret += " ADMIN_INITIAL_PASSWORD POSTGRES_PASSWORD OPERATOR_TOKEN CRON_SECRET ALERT_WEBHOOK_URL"
     assert {variable.name for variable in VARIABLES if variable.secret} == set(secret.split())
 
 
