@@ -36,7 +36,7 @@ test: ready ## Run every test against real PostgreSQL and PgBouncer
 
 test-deploy: ready ## Build with the platforms' own tools, and run what they built
 	@$(bin)/python -m tests.servers.install
-	@$(bin)/python -m pytest tests/deploy -m deploy $(ARGS)
+	@$(bin)/python -m pytest tests/deploy -m deploy --numprocesses 2 --dist loadgroup $(ARGS)
 
 test-browser: ready ## Open the operator's page in a real Chromium
 	@$(bin)/python -m tests.servers.install

@@ -16,6 +16,7 @@ from shared import settings
 from shared.web import tries
 from shared.web.origin import check_origin
 from shared.web.problem import Problem
+from shared.web.sessions import is_secure
 
 LIFETIME = timedelta(hours=12)
 
@@ -43,8 +44,8 @@ def sign_in(request: Request, shown: str) -> dict[str, str]:
     check_origin(request)
     tries.count(request)
     token = settings.get_settings().operator_token
-    # As bytes: compare_digest takes no text beyond ASCII. A lone surrogate, which JSON can hold, has none in UTF-8.
-    is_right = hmac.compare_digest(shown.strip().encode("utf-8", "replace"), (token or "").encode())
+    # As bytes: compare_digest takes no text beyond ASCII.
+    is_right = hmac.compare_digest(shown.strip().encode(), (token or "").encode())
     if token is None or not is_right:
         raise Problem(401, "That is not the operator's token.", headers={"WWW-Authenticate": "Cookie"})
     tries.forgive(request)
@@ -60,18 +61,13 @@ def sign_out(request: Request) -> dict[str, str]:
 
 
 def _set_cookie(request: Request, value: str, seconds: int) -> dict[str, str]:
-    secure = "Secure; " if _is_secure(request) else ""
+    secure = "Secure; " if is_secure(request) else ""
     return {"Set-Cookie": f"{_name(request)}={value}; Max-Age={seconds}; Path=/; {secure}HttpOnly; SameSite=Strict"}
 
 
 def _name(request: Request) -> str:
     # Browsers take a __Host- cookie only from HTTPS, for this host alone and without a Domain (RFC 6265bis, 4.1.3.2).
-    return "__Host-operator" if _is_secure(request) else "operator"
-
-
-def _is_secure(request: Request) -> bool:
-    """Tell whether the cookie may travel by HTTPS only: always but in development over http://localhost."""
-    return settings.get_settings().is_production_like or request.scope["scheme"] == "https"
+    return "__Host-operator" if is_secure(request) else "operator"
 
 
 def _signature(token: str, end: int) -> str:

@@ -172,15 +172,15 @@ def no_cookie(request: Request) -> dict[str, str]:
 def cookie_name(request: Request) -> str:
     """Give the name of the cookie that holds the token."""
     # Browsers take a __Host- cookie only from HTTPS, for this host alone and without a Domain (RFC 6265bis, 4.1.3.2).
-    return "__Host-session" if _is_secure(request) else "session"
+    return "__Host-session" if is_secure(request) else "session"
 
 
 def _attributes(request: Request) -> str:
-    return f"Path=/; {'Secure; ' if _is_secure(request) else ''}HttpOnly; SameSite=Lax"
+    return f"Path=/; {'Secure; ' if is_secure(request) else ''}HttpOnly; SameSite=Lax"
 
 
-def _is_secure(request: Request) -> bool:
-    """Tell whether the cookie may travel by HTTPS only: always but in development over http://localhost."""
+def is_secure(request: Request) -> bool:
+    """Tell whether a cookie may travel by HTTPS only: always but in development over http://localhost."""
     return settings.get_settings().is_production_like or request.scope["scheme"] == "https"
 
 

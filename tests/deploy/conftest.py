@@ -45,6 +45,14 @@ RunBuild = Callable[..., Build]
 RunInstance = Callable[..., AbstractContextManager[Instance]]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of one build in one process: `make test-deploy` runs two."""
+    for item in items:
+        if item.get_closest_marker("deploy"):
+            platform = "aws" if item.path.parent.name == "aws" else "vercel"
+            item.add_marker(pytest.mark.xdist_group(platform))
+
+
 @contextmanager
 def or_skip() -> Iterator[None]:
     """Skip the test where this machine lacks a tool; in CI, where CI=true, fail."""

@@ -149,4 +149,5 @@ def test_the_script_of_ci_checks_and_tests() -> None:
         "make check",
         "make test",
         "make test-deploy",
+        "make test-browser",
     ]
