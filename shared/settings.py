@@ -126,7 +126,8 @@ VARIABLES = (
     Variable(
         "OPERATOR_TOKEN",
         "not set: nobody is let in",
-        "What an operator shows to GET /api/db/health, as Authorization: Bearer; at least 16 characters",
+        "What an operator signs in with at GET /, and shows to GET /api/db/health as Authorization: Bearer; at least "
+        "16 characters",
         secret=True,
     ),
     Variable(
@@ -231,6 +232,18 @@ class Settings:
             return self.password_store.refreshed()
         self._tokens.forget()
         return self.database_url
+
+    @property
+    def known_passwords(self) -> frozenset[str]:
+        """Give the passwords that this process has come to know, for masking: AWS is not asked for it.
+
+        Raises ConfigurationError as `database_url` does.
+        """
+        if self.password_store is not None:
+            return frozenset(self.password_store.passwords)
+        if self.database_iam_auth:
+            return frozenset(self._tokens.passwords)
+        return frozenset({self._configured_url.password or ""})
 
     @cached_property
     def _configured_url(self) -> DatabaseURL:

@@ -8,6 +8,7 @@ import importlib
 import logging
 import os
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any, NamedTuple
@@ -17,6 +18,9 @@ from shared.errors import ConfigurationError
 CONNECT_TIMEOUT = 2.0  # seconds; a subnet without a way to AWS swallows packets
 READ_TIMEOUT = 4.0
 _ATTEMPTS = 3
+
+_lock = threading.Lock()
+_sessions: dict[str | None, Any] = {}  # by region; a second client of one costs little
 
 _MISSING = {"ResourceNotFoundException", "ParameterNotFound", "ParameterVersionNotFound"}
 _FORBIDDEN = {"AccessDeniedException", "AccessDenied", "UnauthorizedOperation"}
@@ -48,10 +52,12 @@ class SecretsManager(NamedTuple):
             return None
 
     def _read(self, stage: str) -> str:
-        with explained("secretsmanager:GetSecretValue", self.secret):
+        with (
+            explained("secretsmanager:GetSecretValue", self.secret),
+            client("secretsmanager", self.secret) as asked,
+        ):
             # Always by its stage: without one, some implementations give what was put last.
-            with client("secretsmanager", self.secret) as asked:
-                answer = asked.get_secret_value(SecretId=self.secret, VersionStage=stage)
+            answer = asked.get_secret_value(SecretId=self.secret, VersionStage=stage)
         return _text(answer.get("SecretString"), self.secret)
 
 
@@ -75,9 +81,9 @@ def token(host: str, port: int, user: str) -> str:
     """Sign a token that RDS takes as the password of `user` for 15 minutes. Asks nobody but for AWS credentials."""
     in_name = re.search(r"\.([a-z]{2}(?:-[a-z]+)+-\d)\.rds\.amazonaws\.com", host)
     region = in_name[1] if in_name else _region("")
-    with explained("rds-db:connect", f"{user} at {host}"):
-        with client("rds", f"arn:aws:rds:{region}:" if region else "") as signer:
-            return str(signer.generate_db_auth_token(DBHostname=host, Port=port, DBUsername=user, Region=region))
+    name = f"arn:aws:rds:{region}:" if region else ""
+    with explained("rds-db:connect", f"{user} at {host}"), client("rds", name) as signer:
+        return str(signer.generate_db_auth_token(DBHostname=host, Port=port, DBUsername=user, Region=region))
 
 
 @contextmanager
@@ -100,10 +106,20 @@ def client(service: str, name: str) -> Iterator[Any]:
         read_timeout=READ_TIMEOUT,
         retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
     )
-    # A session of its own: boto3's default one must not be used by several threads.
-    made = boto3.session.Session(region_name=_region(name)).client(service, config=bounded)
+    region = _region(name)
+    with _lock:  # clients may be used by several threads, the session that makes them by one
+        session = _sessions.get(region)
+        if session is None:
+            session = _sessions[region] = boto3.session.Session(region_name=region)
+        made = session.client(service, config=bounded)
     with closing(made):
         yield made
+
+
+def after_fork() -> None:
+    """Take a new lock in a forked child: a thread that the child lacks may hold the old one."""
+    global _lock
+    _lock = threading.Lock()
 
 
 def _region(name: str) -> str | None:

@@ -42,6 +42,7 @@ class Stored:
         self.store = store
         self._made = made
         self._given: DatabaseURL | None = None
+        self.passwords: set[str] = set()  # that were fetched so far
         self._begin()
         _sources.add(self)
 
@@ -88,6 +89,7 @@ class Stored:
             raise
         else:
             self._given, self._failed = found, None
+            self.passwords.add(found.password or "")
             return found
         finally:
             with self._lock:
@@ -144,6 +146,11 @@ class Tokens:
             token = self._sign(*key)
             self._kept[key] = (token, made)
         return replace(url, password=token)
+
+    @property
+    def passwords(self) -> set[str]:
+        """Give the tokens that are kept."""
+        return {token for token, _ in self._kept.values()}
 
     def forget(self) -> None:
         """Sign anew next time: the AWS credentials that signed may be over."""
@@ -202,11 +209,18 @@ def store_of(environ: Mapping[str, str]) -> tuple[str, Store] | None:
     return next(iter(found.items()), None)
 
 
+def asks_aws(environ: Mapping[str, str]) -> bool:
+    """Tell whether these variables say that AWS keeps the password, so that boto3 is needed."""
+    named = any(environ.get(name, "").strip() for name in (SECRET, PARAMETER))
+    return named or environ.get(IAM, "").strip().lower() not in ("", "false", "0", "no", "off")
+
+
 _sources: "weakref.WeakSet[Stored]" = weakref.WeakSet()
 
 
 def _after_fork() -> None:
     # The thread that asked, and those that held the lock, are the parent's.
+    aws.after_fork()
     for source in _sources:
         source._begin()
 

@@ -28,15 +28,17 @@ class Aws:
 
     def __init__(self, address: str) -> None:
         self.address = address
+        self._session: Any = None
         self.environment: Mapping[str, str] = {**KEYS, "AWS_ENDPOINT_URL": address}
 
     @contextmanager
     def client(self, service: str) -> Iterator[Any]:
         """Lend a client of boto3, for what the test itself does in the account."""
-        session = aws_sdk.module("boto3").session.Session(
-            KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"], region_name=KEYS["AWS_REGION"]
-        )
-        with closing(session.client(service, endpoint_url=self.address)) as client:
+        if self._session is None:
+            self._session = aws_sdk.module("boto3").session.Session(
+                KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"], region_name=KEYS["AWS_REGION"]
+            )
+        with closing(self._session.client(service, endpoint_url=self.address)) as client:
             yield client
 
     def create_secret(self, name: str, text: str) -> str:

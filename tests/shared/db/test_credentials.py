@@ -26,6 +26,7 @@ from tests.servers.aws import Aws
 from tests.servers.postgres import APP_PASSWORD, Postgres
 from tests.servers.tls import TLSPostgres
 from tests.shared.db.conftest import Use
+from tests.shared.db.load import Load
 from tests.shared.db.watching import name_of, until
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -63,7 +64,7 @@ class Role:
 
     def execute(self, statement: str, password: str = "") -> None:
         """Run a statement about the role as the superuser."""
-        query = sql.SQL(statement).format(role=sql.Identifier(self.name), password=sql.Literal(password))  # type: ignore[arg-type]
+        query = sql.SQL(statement).format(role=sql.Identifier(self.name), password=sql.Literal(password))
         self.postgres.admin().execute(query)
 
     def url(self, password: str) -> str:
@@ -190,53 +191,6 @@ def test_a_parameter_is_deciphered(in_aws: Aws, use: Use, role: Role) -> None:
 # -- rotation ---------------------------------------------------------------------------------------
 
 
-class Load:
-    """Threads that send requests until told to stop: half over the pool, half each over a connection of its own."""
-
-    def __init__(self) -> None:
-        self.failures: list[BaseException] = []
-        self.users: set[str] = set()
-        self._done = {"pooled": 0, "fresh": 0}
-        self._stop = threading.Event()
-        work = [("pooled", self._pooled), ("fresh", self._fresh)] * 2
-        self._threads = [threading.Thread(target=self._run, args=one) for one in work]
-
-    def __enter__(self) -> "Load":
-        for thread in self._threads:
-            thread.start()
-        self.more("fresh")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def more(self, kind: str, number: int = 10) -> None:
-        """Wait until as many more requests of a kind are done."""
-        wanted = self._done[kind] + number
-        until(lambda: self._done[kind] >= wanted or self.failures)
-
-    def _run(self, kind: str, request: Callable[[], str]) -> None:
-        while not self._stop.is_set():
-            try:
-                with deadline.within(10):
-                    self.users.add(request())
-            except Exception as error:
-                self.failures.append(error)
-            self._done[kind] += 1
-
-    def _pooled(self) -> str:
-        return str(db.fetch_value("SELECT current_user::text"))
-
-    def _fresh(self) -> str:
-        connection = db.open_connection()
-        try:
-            return str(connection.fetch("SELECT current_user::text AS name")[0]["name"])
-        finally:
-            connection.close()
-
-
 def test_rotating_one_user_s_password_drops_no_request(
     in_aws: Aws, use: Use, role: Role, driver: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -356,6 +310,16 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     yield answers
     for server in opened:
         server.__exit__(None, None, None)
+
+
+def test_what_to_mask_is_known_without_asking(answers: Any) -> None:
+    said = ["first", "second"]
+    answers(lambda _: (200, {"SecretString": f"postgresql://a:{said.pop(0)}@127.0.0.1/d"}))
+    current = settings.get_settings()
+    assert current.known_passwords == frozenset()
+    assert current.database_url.password == "first"
+    assert current.refreshed_database_url().password == "second"
+    assert current.known_passwords == {"first", "second"}
 
 
 @pytest.mark.parametrize(
@@ -501,7 +465,7 @@ def test_a_token_is_renewed_before_it_is_over(monkeypatch: pytest.MonkeyPatch) -
     signed: list[str] = []
     tokens = credentials.Tokens(lambda *key: signed.append(str(key)) or f"token {len(signed)}")  # type: ignore[func-returns-value]
     now = 1000.0
-    monkeypatch.setattr(credentials.time, "time", lambda: now)
+    monkeypatch.setattr("shared.db.credentials.time.time", lambda: now)
     assert [tokens.url(BASE).password for _ in range(2)] == ["token 1", "token 1"]
     now += credentials.TOKEN_LIFE
     assert tokens.url(BASE).password == "token 2"
@@ -516,7 +480,7 @@ def test_every_connection_gets_a_token_that_is_good(use: Use, tls_postgres: TLSP
     with server.database() as name:
         url = DatabaseURL.parse(server.url(name))
         use(url.render(password=True), DATABASE_IAM_AUTH="true", DATABASE_POOL_MAX="1")
-        made = []
+        made: list[str] = []
 
         def sign(host: str, port: int, user: str) -> str:
             made.append(f"token-{len(made)}")
