@@ -14,6 +14,8 @@ from shared.db.connector import Connector
 from shared.db.diagnosis import diagnose
 from shared.db.drivers import Connection
 from shared.db.providers import better_for_functions, provider_of
+from shared.db.schema_head import REVISION
+from shared.db.schema_state import compare
 from shared.db.session import limits as session_limits
 from shared.db.sizes import pool_size
 from shared.db.url import FOREIGN_PARAMETERS, DatabaseURL
@@ -97,18 +99,17 @@ def _identity(connection: Connection) -> dict[str, object]:
 
 
 def _schema(name: str, found: Session) -> Step:
-    from shared.db.schema_head import REVISION
-
     connection = found.connection
     if not connection.fetch("SELECT to_regclass('alembic_version') IS NOT NULL AS there")[0]["there"]:
         return Step(name, "warn", "Not migrated yet", ("db migrate",))
-    rows = connection.fetch("SELECT version_num FROM alembic_version")
-    at = str(rows[0]["version_num"]) if rows else "no revision"
-    if at == REVISION:
-        return Step(name, "ok", f"At {at}, as this code expects")
-    if rows and at > REVISION:
-        return Step(name, "warn", f"At {at}, ahead of this code, which expects {REVISION}", ("Deploy the newer code.",))
-    return Step(name, "warn", f"At {at}, behind this code, which expects {REVISION}", ("db migrate",))
+    version = connection.fetch("SELECT max(version_num)::text AS version FROM alembic_version")[0]["version"]
+    state = compare(version)
+    at = f"At {version or 'no revision'}"
+    if state == "equal":
+        return Step(name, "ok", f"{at}, as this code expects")
+    if state == "ahead":
+        return Step(name, "warn", f"{at}, ahead of this code, which expects {REVISION}", ("Deploy the newer code.",))
+    return Step(name, "warn", f"{at}, behind this code, which expects {REVISION}", ("db migrate",))
 
 
 def _budget(name: str, found: Session) -> Step:

@@ -12,6 +12,7 @@ from shared.db.drivers import Connection
 from shared.db.entry import is_over
 from shared.db.pool import Pool
 from shared.db.schema_head import REVISION
+from shared.db.schema_state import compare
 from shared.errors import (
     CannotConnectNow,
     ConnectionTimeout,
@@ -84,7 +85,7 @@ def _tell_schema(connection: Connection) -> None:
         version = connection.fetch("SELECT max(version_num)::text AS version FROM alembic_version")[0]["version"]
     except DatabaseError:  # there is no such table, or it may not be read
         version = None
-    if version is None or version < REVISION:
+    if compare(version) == "behind":
         log.warning("the schema is behind this code: at %s, not %s; run `db migrate`", version or "nothing", REVISION)
 
 

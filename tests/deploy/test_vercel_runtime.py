@@ -160,6 +160,14 @@ def test_without_a_database_the_function_lives_and_says_so(vercel_instance_of: R
         assert instance.get("/api/health").json()["services"] == {"database": "disconnected"}
 
 
+def test_a_hook_that_did_not_run_is_noticed(vercel_instance_of: RunInstance, database: str) -> None:
+    """As where a build command in the project's settings took the hook's place."""
+    with vercel_instance_of(DATABASE_URL=database) as instance:
+        assert instance.get("/api/health").status == 200
+        instance.log("the schema is behind this code")
+        assert instance.get("/api/db/test").json()["status"] == "tables_missing"
+
+
 def test_a_cold_instance_answers_from_the_database_at_once(
     vercel_instance_of: RunInstance, deployed_database: str
 ) -> None:

@@ -1,6 +1,7 @@
 """Whether the schema is the one that this code was written for."""
 
 from shared.db.schema_head import REVISION
+from shared.db.schema_state import compare
 from shared.db.session import identifier
 from shared.health.result import Check, Finding
 from shared.health.server import Server
@@ -15,14 +16,14 @@ def _schema(server: Server) -> Finding:
     if version is None:
         return Finding("No migration was ever applied.", "behind", "fail", advice=("Run `db migrate`, or deploy.",))
     row = {"database": version, "code": REVISION}
-    # Revisions are timestamps in one chain, so the later one is the newer one.
-    if version == REVISION:
-        return Finding(f"It is at {REVISION}, as this code expects.", "equal", rows=(row,))
-    if version > REVISION:
-        return Finding(f"It is at {version}, ahead of this code: newer code migrated it.", "ahead", rows=(row,))
+    state = compare(version)
+    if state == "equal":
+        return Finding(f"It is at {REVISION}, as this code expects.", state, rows=(row,))
+    if state == "ahead":
+        return Finding(f"It is at {version}, ahead of this code: newer code migrated it.", state, rows=(row,))
     return Finding(
         f"It is at {version}, behind this code, which expects {REVISION}.",
-        "behind",
+        state,
         "fail",
         (row,),
         ("Run `db migrate`, or deploy: a deploy migrates first. `db migrate status` shows what is pending.",),
