@@ -19,7 +19,7 @@ from shared.log import masked
 from shared.settings import DIRECT_URLS, Settings, get_settings
 
 _LOOK = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "bold red"), "skip": ("-", "dim")}
-_NO_WAY_ON = ("Connection string", "Socket", "DNS", "TCP", "TLS", "Log in", "Connection")
+_NO_WAY_ON = ("Socket", "DNS", "TCP", "TLS", "Log in")
 
 
 def run(
@@ -99,9 +99,10 @@ def explanation(text: str) -> Diagnosis:
     """Say what an error message means, by the same table as the log and the steps."""
     said = masked(text.strip())
     named = re.match(r"(\w+): ", said)  # as our log and commands write it
-    kind = next((kind for kind in _kinds(Error) if named and kind.code == named[1]), DatabaseError)
+    kind = next((kind for kind in _kinds(Error) if named and kind.code == named[1]), None)
+    said = said[named.end() :] if named and kind else said
     state = re.search(r"SQLSTATE\W{0,3}([0-9A-Z]{5})\b|\(([0-9A-Z]{5})\)", said)
-    return diagnose(kind(said, sqlstate=(state[1] or state[2]) if state else None))
+    return diagnose((kind or DatabaseError)(said, sqlstate=(state[1] or state[2]) if state else None))
 
 
 def _kinds(kind: type[Error]) -> Iterator[type[Error]]:

@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from statistics import median
 
-from ops.doctor.step import Step
+from ops.doctor.step import Step, Verdict
 from shared import deadline
 from shared.db.connector import Connector
 from shared.db.diagnosis import diagnose
@@ -50,17 +50,17 @@ Look = Callable[[str, Session], Step]
 
 
 def steps(session: Session, looks: Sequence[tuple[str, Look]], timeout: float) -> Iterator[Step]:
-    """Give a step for each look; the last one tells where the connection was lost."""
+    """Give a step for each look; one that loses the connection is the last, and failed."""
     for name, look in looks:
         try:
             with deadline.within(timeout):
                 step = look(name, session)
         except Error as error:
             found = diagnose(error, session.url)
-            step = Step(name, "warn", found.cause, found.solutions, found.code)
+            verdict: Verdict = "fail" if session.connection.closed else "warn"
+            step = Step(name, verdict, found.cause, found.solutions, found.code)
         yield step
         if session.connection.closed:
-            yield Step("Connection", "fail", f"It was lost while looking at: {name}.")
             return
 
 
