@@ -103,7 +103,7 @@ class _Examined(Exception):
 
 def _connect_after_examining(url: DatabaseURL) -> Session:
     settings = Settings.read({"APP_ENV": "test", "DATABASE_URL": url.render(password=True)})
-    steps = list(examine(settings, timeout=1.0))
+    steps = list(examine(settings, timeout=2.0))
     if steps[-1].verdict == "fail":
         raise _Examined(steps[-1])
     return OURS_ON_PSYCOPG.connect(url)
@@ -131,9 +131,7 @@ def examined(stage: Stage, case: Case) -> None:
         assert explanation(pasted).code in (case.code, *case.vaguely), pasted
 
 
-@pytest.mark.parametrize(
-    "case", QUICKLY_EXAMINED, ids=[f"{case.code}-{case.provoke.__name__}" for case in QUICKLY_EXAMINED]
-)
+@pytest.mark.parametrize("case", QUICKLY_EXAMINED, ids=lambda case: f"{case.code}-{case.provoke.__name__}")
 def test_the_doctor_names_the_cause(stage: Stage, case: Case) -> None:
     """By examining the URL where connecting fails, else by the words of the error, pasted."""
     examined(stage, case)
