@@ -14,6 +14,7 @@ from shared.errors import ConfigurationError
 from shared.request_log import request_id
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_encode = json.JSONEncoder(default=str, ensure_ascii=False).encode  # json.dumps would make one for each line
 _PLAIN = "%(levelname)s %(name)s: %(message)s"
 
 
@@ -32,7 +33,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
-        return masked(json.dumps(entry, default=str, ensure_ascii=False))
+        return masked(_encode(entry))
 
 
 class PlainFormatter(logging.Formatter):
