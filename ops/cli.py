@@ -14,9 +14,12 @@ from dotenv import load_dotenv
 from rich.console import Console
 from rich.markup import escape
 
-from ops import dev, embedded, explain, health, migrate, pool, shell, watch
+from ops import aws_sdk, dev, embedded, explain, health, migrate, pool, roles, rotate, secret, shell, watch
+from ops.audit import command as audit
+from ops.backup import command as backup
 from ops.doctor import command as doctor
 from shared import __version__
+from shared.db.credentials import asks_aws
 from shared.errors import DatabaseError, DatabaseUnavailable, Error, LocalEnvironmentError
 from shared.log import masked
 from shared.settings import get_settings
@@ -29,13 +32,21 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+cli.add_typer(backup.app, name="backup")
 cli.add_typer(migrate.app, name="migrate")
 cli.add_typer(embedded.app, name="postgres")
+cli.command("audit")(audit.run)
+cli.command("backups")(backup.backups)
+cli.command("basebackup")(backup.base_backup)
 cli.command("dev")(dev.run)
 cli.command("doctor")(doctor.run)
 cli.command("explain")(explain.run)
 cli.command("health")(health.run)
 cli.command("pool")(pool.run)
+cli.command("restore")(backup.restore)
+cli.command("roles")(roles.run)
+cli.command("rotate")(rotate.run)
+cli.command("secret")(secret.run)
 cli.command("shell", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(shell.run)
 cli.command("watch")(watch.run)
 
@@ -52,8 +63,10 @@ def prepare(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Read .env, and find this checkout's embedded database where DATABASE_URL is not set."""
+    """Read .env, get boto3 where AWS keeps the password, and find the embedded database where nothing names one."""
     load_dotenv(".env")
+    if asks_aws(os.environ):
+        aws_sdk.module("boto3")
     embedded.use_if_running()
 
 
@@ -112,4 +125,4 @@ def report(error: Error) -> None:
 
 
 def _say(text: str) -> None:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(text)
+    Console(stderr=True, soft_wrap=True, highlight=False, emoji=False).print(text)  # an ARN has :secret: in it

@@ -19,9 +19,10 @@ import yaml
 
 from migrations.__main__ import main as migrations
 from migrations.failure import describe
-from ops import aws_migrate
+from ops import aws_migrate, aws_sdk
 from ops.aws_package import Package
 from shared import db
+from shared.db import credentials
 from shared.db.schema_head import REVISION
 from shared.errors import ConfigurationError, Error, LocalEnvironmentError, Refused, UndefinedTable
 from shared.settings import get_settings, reset_settings
@@ -79,8 +80,10 @@ def deploy(parameters: list[str]) -> int:
 def migrate(via: str) -> int:
     """Migrate the database that the packaged functions will use; gives the exit code, 0 where they may go up."""
     package = Package.read(ROOT / ".serverless")
-    url = package.environment("migrate").get("DATABASE_URL")
-    if not url:
+    environment = package.environment("migrate")
+    url = environment.get("DATABASE_URL")
+    named = {name: environment.get(name) or "" for name in (credentials.SECRET, credentials.PARAMETER, credentials.IAM)}
+    if not url and not credentials.asks_aws(named):
         raise ConfigurationError(
             "DATABASE_URL is not set, so the functions would have no database.",
             solutions=["Set it in .env, or `databaseUrl` in serverless.yml; then deploy again."],
@@ -88,12 +91,14 @@ def migrate(via: str) -> int:
     if via == "lambda":
         aws_migrate.run(package, report=_say)
         return 0
-    if not isinstance(url, str):
+    if url and not isinstance(url, str):
         raise ConfigurationError(
             "databaseUrl in serverless.yml is known to CloudFormation only.",
             solutions=["Let the function `migrate` do it, which gets the value: set migrateVia to lambda."],
         )
-    os.environ["DATABASE_URL"] = url
+    os.environ.update({"DATABASE_URL": url or "", **named})
+    if credentials.asks_aws(named):
+        aws_sdk.module("boto3")
     reset_settings()
     if get_settings().migration_dryrun:
         raise Refused(

@@ -80,16 +80,17 @@ def configure() -> None:
 def masked(text: str) -> str:
     """Star out the database's password, should a driver's text or a traceback ever hold it."""
     try:
-        password = settings.get_settings().database_url.password or ""
+        passwords = settings.get_settings().known_passwords
     except ConfigurationError:
         return text
-    if len(password) > 3:
-        for written in _written(password):
-            text = text.replace(written, "********")
+    for password in passwords:
+        if len(password) > 3:
+            for written in _written(password):
+                text = text.replace(written, "********")
     return text
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)
 def _written(password: str) -> tuple[str, ...]:
     """Give the ways in which a password may stand in a text: as it is, as in a URL, as in a repr, and each in JSON."""
     forms = (password, quote(password, safe=""), repr(password)[1:-1], repr(password.encode())[2:-1])

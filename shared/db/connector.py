@@ -107,7 +107,7 @@ class Connector:
     def _refreshed(self, used: DatabaseURL) -> DatabaseURL | None:
         """Give another URL than the one that was used, None where there is none now."""
         with self._lock:
-            if self.url is used or self.url == used:
+            if self.url == used:
                 try:
                     self.url = self._refresh()
                 except ConfigurationError as error:  # the server's refusal is what to report

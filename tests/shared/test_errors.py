@@ -27,6 +27,7 @@ EXIT_CODES = {
     errors.HistoryMismatch: 13,
     errors.DatabaseAhead: 14,
     errors.LintError: 15,
+    errors.BackupError: 16,
 }
 
 

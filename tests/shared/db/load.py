@@ -37,7 +37,7 @@ class Load:
         until(lambda: self._done[kind] >= wanted or self.failures)
 
     def _run(self, kind: str, request: Callable[[], str]) -> None:
-        while not self._stop.is_set():
+        while not self._stop.wait(0.005):  # enough of them, and room for others on this machine
             try:
                 with deadline.within(10):
                     self.users.add(request())
