@@ -17,6 +17,7 @@ from migrations.connection import session
 from migrations.history import Status
 from migrations.ledger import Entry
 from ops import migrate_lint
+from ops.backup import dump
 from shared.errors import Refused
 from shared.settings import ENVIRONMENTS, get_settings
 
@@ -36,6 +37,9 @@ def apply(
     rehearse: Rehearse = False,
     force: Force = False,
     strict: Strict = False,
+    pre_migration: Annotated[
+        str | None, typer.Option(help="Back up to this place first, where something is pending.", show_default=False)
+    ] = None,
 ) -> None:
     """Apply pending migrations, then add essential data that is missing. A second run changes nothing."""
     if context.invoked_subcommand is not None:
@@ -45,6 +49,8 @@ def apply(
     elif dry_run:
         runner.dry_run(report=_say, strict=strict)
     else:
+        if pre_migration is not None:
+            dump.snapshot_before_migration(pre_migration, report=_say)
         runner.deploy(report=_say, force=force, strict=strict)
 
 

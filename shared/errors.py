@@ -164,6 +164,13 @@ class LintError(Error):
     exit_code = 15
 
 
+class BackupError(Error):
+    """A backup is incomplete, damaged or not what its manifest says, or making or restoring it failed."""
+
+    code = "backup"
+    exit_code = 16
+
+
 class LocalEnvironmentError(Error):
     """This machine lacks what the command needs: a free port, disk space, a binary."""
 
