@@ -39,7 +39,8 @@ CREATE TABLE migration_state (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     environment text,
     fingerprint text,
-    changed_at timestamptz NOT NULL DEFAULT now()
+    changed_at timestamptz NOT NULL DEFAULT now(),
+    backed_up_at timestamptz
 )
 """,
     "COMMENT ON TABLE migration_state IS 'Whose database this is, and what the last deploy left; kept by `db migrate`'",

@@ -81,6 +81,7 @@ def create(to: str, *, report: Report, reason: str = "asked for") -> tuple[str, 
             with suppress(BackupError, LocalEnvironmentError, OSError):
                 place.remove(name)
             raise
+        _record(connection)
     where = os.path.join(place.text, name)  # noqa: PTH118 - not only paths
     rows = sum(found.tables.values())
     report(f"Backed up {url.database} to {where}: {readable(size)}, {len(found.tables)} tables, {rows} rows")
@@ -95,6 +96,15 @@ def snapshot_before_migration(to: str, *, report: Report) -> None:
         report("Nothing is pending, so no backup was made")
         return
     create(to, report=report, reason="before a migration")
+
+
+def _record(connection: Connection) -> None:
+    """Note in the database that it was backed up, for the health checks; where there is no room for that, do without.
+
+    It is no proof: the manifest in its place is.
+    """
+    with suppress(psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InsufficientPrivilege):
+        connection.execute("UPDATE migration_state SET backed_up_at = now()")
 
 
 def _backend_pid(connection: Connection) -> int:

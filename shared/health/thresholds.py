@@ -70,6 +70,7 @@ SLOW_STATEMENT = Threshold(
     1.0, None, f"A page makes several; on average over {SLOW_MIN_CALLS} calls or more, a second each is too long"
 )
 UNANALYZED_MIN_ROWS = 1000
+BACKUP = Threshold(8.0, None, "A weekly schedule was missed; what was written since is in no backup")
 NEVER_ANALYZED = Threshold(
     1, None, f"Without statistics the planner guesses; of a table with {UNANALYZED_MIN_ROWS} rows, badly"
 )

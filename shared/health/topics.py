@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from shared.health.checks import (
+    backup,
     connection,
     connections,
     indexes,
@@ -27,4 +28,5 @@ TOPICS: Mapping[str, tuple[Check, ...]] = {
     "replication": replication.CHECKS,
     "statements": statements.CHECKS,
     "settings": settings.CHECKS,
+    "backup": backup.CHECKS,
 }

@@ -11,6 +11,7 @@ import pytest
 from migrations import lock
 from ops.backup import dump
 from shared.errors import LockTimeout, Refused
+from shared.health.report import make_report
 from shared.settings import reset_settings
 from tests.ops.backup.conftest import Db
 from tests.servers.postgres import Postgres
@@ -24,6 +25,27 @@ def test_a_backup_before_a_migration_is_made_where_something_is_pending(
     reset_settings()
     dump.snapshot_before_migration(str(tmp_path / "x.dump"), report=lambda _: None)
     assert json.loads((tmp_path / "x.dump.json").read_text("utf-8"))["reason"] == "before a migration"
+
+
+def test_the_health_checks_know_the_last_backup(
+    migrated_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", migrated_database)
+    reset_settings()
+    assert make_report()["last_backup"].value is None
+
+    dump.create(str(tmp_path / "x.dump"), report=lambda _: None)
+
+    fresh = make_report()["last_backup"]
+    assert (fresh.value, fresh.verdict) == (0.0, "ok")
+    with psycopg.connect(migrated_database) as connection:
+        connection.execute("UPDATE migration_state SET backed_up_at = now() - interval '9 days'")
+    old = make_report()["last_backup"]
+    assert (old.value, old.verdict) == (9.0, "warn")
+    with psycopg.connect(migrated_database) as connection:
+        connection.execute("ALTER TABLE migration_state DROP COLUMN backed_up_at")
+    assert make_report()["last_backup"].value is None
+    dump.create(str(tmp_path / "y.dump"), report=lambda _: None)  # and does without
 
 
 def test_no_backup_is_made_where_nothing_is_pending(
