@@ -36,7 +36,7 @@ test: ready ## Run every test against real PostgreSQL and PgBouncer
 
 test-deploy: ready ## Build with the platforms' own tools, and run what they built
 	@$(bin)/python -m tests.servers.install
-	@$(bin)/python -m pytest tests/deploy -m deploy --numprocesses 2 --dist loadgroup $(ARGS)
+	@$(bin)/python -m pytest tests/deploy tests/ops/test_rotate.py tests/shared/db/test_credentials.py -m deploy --numprocesses 2 --dist loadgroup $(ARGS)
 
 test-browser: ready ## Open the operator's page in a real Chromium
 	@$(bin)/python -m tests.servers.install
@@ -49,8 +49,9 @@ screenshots: ready ## Write the pictures of docs/PAGE.md anew
 	@$(bin)/python -m pip install --quiet --disable-pip-version-check --requirement tests/browser/requirements.txt
 	@$(bin)/python -m tests.browser.screenshots
 
-soak: ready ## Attack the endpoints and parsers with new input for two minutes
+soak: ready ## Run what takes long, and attack the endpoints and parsers with new input for minutes
 	@$(bin)/python -m tests.servers.install
+	@$(bin)/python -m pytest -m soak $(ARGS)
 	@$(bin)/python -m pytest tests/hostile --hypothesis-profile=soak $(ARGS)
 
 check: ready ## Check style, types, migrations, import direction and that the docs are true of the code

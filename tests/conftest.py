@@ -34,6 +34,14 @@ CLEARED_PREFIXES = ("DATABASE_", "POSTGRES_", "MIGRATION_", "VERCEL", "AWS_", "P
 CLEARED = {variable.name for variable in VARIABLES} | {"DIRECT_URL"}
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what needs an AWS of its own beside the deployments' tests, which bring one."""
+    for item in items:
+        if "in_aws" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.deploy)
+
+
 # -- nothing left behind ----------------------------------------------------------------------------
 
 

@@ -49,8 +49,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of one build in one process: `make test-deploy` runs two."""
     for item in items:
         if item.get_closest_marker("deploy"):
-            platform = "aws" if item.path.parent.name == "aws" else "vercel"
-            item.add_marker(pytest.mark.xdist_group(platform))
+            of_vercel = item.path.name.startswith("test_vercel")
+            group = "vercel" if of_vercel else "aws" if item.path.parent.name == "aws" else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @contextmanager

@@ -5,7 +5,6 @@ import logging
 import re
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -137,11 +136,13 @@ def test_the_doctor_names_the_cause(stage: Stage, case: Case) -> None:
     examined(stage, case)
 
 
-def test_the_doctor_names_the_cause_of_what_takes_its_time(stage: Stage) -> None:
-    slow = [case for case in EXAMINED if case.is_slow and case.provoke.__name__ not in TOGETHER]
-    with ThreadPoolExecutor(len(slow)) as executor:
-        for future in [executor.submit(examined, stage, case) for case in slow]:
-            future.result()
+SLOWLY_EXAMINED = [case for case in EXAMINED if case.is_slow and case.provoke.__name__ not in TOGETHER]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("case", SLOWLY_EXAMINED, ids=lambda case: f"{case.code}-{case.provoke.__name__}")
+def test_the_doctor_names_the_cause_of_what_takes_its_time(stage: Stage, case: Case) -> None:
+    examined(stage, case)
 
 
 # -- connection strings that drivers refuse ---------------------------------------------------------
