@@ -174,7 +174,7 @@ _BLOCKING = {"ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclu
 Connection = psycopg.Connection[tuple[object, ...]]
 
 
-@pytest.fixture(scope="module", params=[16, 18])
+@pytest.fixture(scope="module", params=[pytest.param(16, marks=pytest.mark.soak), 18])
 def connection(request: pytest.FixtureRequest, postgres_of: Callable[[int], Postgres]) -> Iterator[Connection]:
     """Give a connection to TABLES with rows, on the oldest and the newest server; each test rolls back."""
     server = postgres_of(request.param)

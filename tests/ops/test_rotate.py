@@ -345,7 +345,8 @@ _STEPS = {
 
 @pytest.mark.parametrize(
     ("kind", "step"),
-    [("secret", step) for step in _STEPS] + [("file", step) for step in list(_STEPS)[:3]],  # a file forgets nothing
+    [pytest.param("secret", step, marks=pytest.mark.deploy) for step in _STEPS]
+    + [pytest.param("file", step) for step in list(_STEPS)[:3]],  # a file forgets nothing
 )
 def test_after_kill_9_the_next_run_goes_on(kind: str, step: str, app: App, request: pytest.FixtureRequest) -> None:
     place, name = _STEPS[step]
