@@ -22,6 +22,7 @@ from shared.errors import Error
 from shared.settings import VARIABLES, Settings
 from shared.web.application import endpoints_in
 from shared.web.problem import problem_from
+from tests import results
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -238,6 +239,24 @@ def test_other_messages_that_troubleshooting_lists_are_in_the_code() -> None:
 
 def rooms(name: str) -> list[Path]:
     return sorted((ROOT / name).rglob("*.py"))
+
+
+# -- what the long runs found out -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", sorted(results.KEPT.glob("*.json")), ids=lambda file: file.stem)
+def test_pages_show_what_the_runs_wrote(file: Path) -> None:
+    result = results.load(file.stem)
+    assert results.shown(result) == results.markdown(result)
+    for plot in result.plots:
+        assert results.fingerprint(plot) in (results.KEPT / plot.file).read_text("utf-8"), plot.file
+
+
+def test_no_page_shows_what_no_run_wrote() -> None:
+    named = {name for text in DOCS.values() for name in re.findall(r"<!-- results: (\S+) -->", text)}
+    assert named == {file.stem for file in results.KEPT.glob("*.json")}
+    plots = {plot.file for name in named for plot in results.load(name).plots}
+    assert plots == {file.name for file in results.KEPT.glob("*.svg")}
 
 
 # -- links, versions, dependencies ------------------------------------------------------------------
