@@ -124,14 +124,17 @@ class WireProxy:
         """Go on after `pause`, or after a trap that did it."""
         self._each(lambda link: link.resume())
 
-    def on(self, source: Side, match: bytes | int, do: Do = "nothing", when: When = "before") -> Trap:
+    def on(
+        self, source: Side, match: bytes | int, do: Do = "nothing", when: When = "before", *, carried: int = 0
+    ) -> Trap:
         """At the first `match` from `source`, on any connection, do something to that connection; once.
 
         `match` is a sequence of bytes (of plain text), or a number: so many bytes more, counted over all connections,
         are carried, and it springs at the next one. For bytes, `when` is "before" they are carried, "after", or at
-        the "answer" to them, which is not carried: then the server has done what it was asked for.
+        the "answer" to them, of which only the first `carried` bytes are: then the server has done what it was asked
+        for.
         """
-        trap = Trap(source, match, do, when)
+        trap = Trap(source, match, do, when, carried)
         self._call(lambda: self.traps.append(trap))
         return trap
 

@@ -42,11 +42,12 @@ class Count:
 class Trap:
     """Something to do at certain bytes; made by `WireProxy.on`."""
 
-    def __init__(self, source: Side, match: bytes | int, do: Do, when: When) -> None:
+    def __init__(self, source: Side, match: bytes | int, do: Do, when: When, carried: int = 0) -> None:
         self.source: Side = source
         self.match = match
         self.do: Do = do
         self.when: When = when
+        self.carried = carried
         self.event = threading.Event()
 
     def wait(self, timeout: float = WAIT) -> None:
@@ -123,7 +124,7 @@ class Link:
 
     def _spring(self, trap: Trap, source: End) -> None:
         if trap.when == "answer" and not isinstance(trap.match, int):
-            answer = Trap(source.other.side, 0, trap.do, "before")
+            answer = Trap(source.other.side, trap.carried, trap.do, "before")
             answer.event = trap.event
             self.traps.append(answer)
             return

@@ -1,0 +1,112 @@
+"""Faults of the network between an instance and its database."""
+
+from __future__ import annotations
+
+from shared import db
+from tests.faults.activities import Told
+from tests.faults.fault import fault
+from tests.faults.world import World
+
+REQUESTS = ("read", "write", "COMMIT", "sign-in", "health")
+WITHIN = 9  # bytes of an answer that arrive: the middle of a message, whatever it is
+CONNECTING = (1, 30, 130, 250, 500)  # bytes of the server: within its words on the password, and its parameters
+ANY = dict.fromkeys((*REQUESTS, "migration", "backup"), "?")
+
+
+@fault("refused", ANY, is_cold=True, fast=REQUESTS)
+def refused(world: World) -> Told:
+    """Nobody listens at the address."""
+    world.proxy.refuse()
+    try:
+        return world.run()
+    finally:
+        world.proxy.accept()
+
+
+@fault("accepts, and is silent", ANY, is_cold=True)
+def silent(world: World) -> Told:
+    """Somebody takes the connection and says nothing."""
+    world.proxy.silence()
+    try:
+        return world.run()
+    finally:
+        world.proxy.accept()
+        world.proxy.cut("rst")
+
+
+@fault("black hole under way", ANY)
+def black_hole(world: World) -> Told:
+    """From the statement on, every byte of the connection vanishes."""
+    world.proxy.on("client", world.activity.strike, do="black hole")
+    return world.run()
+
+
+@fault("RST before the statement arrives", ANY, fast=REQUESTS)
+def reset_before(world: World) -> Told:
+    """The connection is reset before the server has the statement."""
+    world.proxy.on("client", world.activity.strike, do="rst")
+    return world.run()
+
+
+@fault("RST in place of the answer", ANY, fast=REQUESTS)
+def reset_answer(world: World) -> Told:
+    """The server has done it, and the connection is reset in place of the answer."""
+    world.proxy.on("client", world.activity.strike, do="rst", when="answer")
+    return world.run()
+
+
+@fault("FIN in place of the answer", ANY, fast=REQUESTS)
+def end_answer(world: World) -> Told:
+    """The server has done it, and the connection ends in place of the answer."""
+    world.proxy.on("client", world.activity.strike, do="fin", when="answer")
+    return world.run()
+
+
+@fault("FIN within the result", ANY, fast=REQUESTS)
+def end_within(world: World) -> Told:
+    """The connection ends after the first bytes of the result."""
+    world.proxy.on("client", world.activity.strike, do="fin", when="answer", carried=WITHIN)
+    return world.run()
+
+
+@fault("cut at any byte while connecting", ANY, is_cold=True, fast=REQUESTS)
+def cut_while_connecting(world: World) -> Told:
+    """The connection is cut once after so many bytes of the server."""
+    told = []
+    for number, carried in enumerate(CONNECTING, start=10):
+        db.close_db(grace=0)
+        trap = world.proxy.on("server", carried, do="fin")
+        told.append(world.run(number))
+        trap.wait()
+    return max(told, key=lambda one: (not one.is_answered, one.seconds))
+
+
+@fault("1 s of latency", ANY)
+def latency(world: World) -> Told:
+    """Each round trip takes a second."""
+    world.proxy.delay = 0.5
+    try:
+        return world.run()
+    finally:
+        world.proxy.delay = 0.0
+
+
+@fault("10 s of latency", ANY)
+def long_latency(world: World) -> Told:
+    """Each round trip takes ten seconds."""
+    world.proxy.delay = 5.0
+    try:
+        return world.run()
+    finally:
+        world.proxy.delay = 0.0
+        world.proxy.cut("rst")
+
+
+@fault("one byte at a time", ANY, fast=REQUESTS)
+def trickle(world: World) -> Told:
+    """Every byte travels alone."""
+    world.proxy.byte_by_byte = True
+    try:
+        return world.run()
+    finally:
+        world.proxy.byte_by_byte = False

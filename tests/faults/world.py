@@ -1,0 +1,159 @@
+"""The surroundings of one cell: servers, the way to them, and whether all is well in the end.
+
+A cell is a fault and what was going on when it struck. Its test begins the activity, strikes, and then asks of the
+world what holds for every cell: it works again without a restart, no write is lost or doubled, nobody is left behind.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from ops.backup import storage
+from shared import db
+from tests.access import cheap_hashes
+from tests.faults import activities
+from tests.faults.activities import Activity, Backup, Migrate, Told
+from tests.servers.postgres import Postgres
+from tests.servers.proxy import WireProxy
+from tests.shared.db.watching import sessions, until
+
+WARM, STRUCK, AFTER = 1, 2, 3  # the number of the run before the fault, of the one it strikes, and of the one after
+HANG = activities.DEADLINE + 2.0  # seconds for a request to be answered: its deadline, and what a cancellation takes
+
+
+class World:
+    """What a fault and an activity meet in. `url` is the way that the activity takes to the database."""
+
+    def __init__(
+        self, *, postgres: Postgres, database: str, url: str, proxy: WireProxy, driver: str, project: Path, folder: Path
+    ) -> None:
+        self.postgres = postgres
+        self.database = database  # the direct URL
+        self.url = url
+        self.proxy = proxy
+        self.driver = driver
+        self.variables = {
+            "DATABASE_URL": url,
+            "DATABASE_DRIVER": driver,
+            "DATABASE_DISABLE_SSL": "true",
+            "APP_ENV": "test",
+            "HEALTH_CACHE_SECONDS": "0",
+            "REQUEST_TIMEOUT": f"{activities.DEADLINE:g}",
+        }
+        self._project = project
+        self._folder = folder
+        self.activity: Activity
+        self.told: dict[int, Told] = {}
+
+    def choose(self, name: str) -> None:
+        """Say what is going on."""
+        kinds = {kind.name: kind for kind in activities.REQUESTS}
+        if name in kinds:
+            self.activity = kinds[name]()
+        elif name == Migrate.name:
+            self.activity = Migrate(self._project, self.variables)
+        else:
+            self.activity = Backup(self._project, self.variables, self._folder)
+
+    @property
+    def is_request(self) -> bool:
+        """Tell whether it is a request to the app in this process."""
+        return isinstance(self.activity, activities.Request)
+
+    def run(self, number: int = STRUCK) -> Told:
+        """Run the activity to its end."""
+        with cheap_hashes():
+            told = self.activity.run(number)
+        self.told[number] = told
+        if self.is_request:
+            assert told.seconds < HANG, f"it hung for {told.seconds:.1f} s: {told}"
+        return told
+
+    def begin(self, number: int = STRUCK) -> Callable[[], Told]:
+        """Begin the activity in a thread; what is given waits for its end."""
+        future: Future[Told] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(self.run(number))
+            except BaseException as error:
+                future.set_exception(error)
+
+        threading.Thread(target=work, daemon=True).start()
+        return lambda: future.result(activities.PATIENCE + 10)
+
+    def caught(self) -> Callable[[], Told]:
+        """Begin the activity and return when its statement is held on the way; `proxy.resume()` lets it go on."""
+        trap = self.proxy.on("client", self.activity.strike, do="pause")
+        end = self.begin()
+        trap.wait()
+        return end
+
+    def rows(self, sql: str) -> list[Any]:
+        """Ask the server itself, as its superuser."""
+        url = self.postgres.admin_url(self.database.rpartition("/")[2])
+        with psycopg.connect(url, autocommit=True) as connection:
+            cursor = connection.execute(sql.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    # -- what holds for every cell ---------------------------------------------------------------------
+
+    def check(self) -> float:
+        """Check that all is well again; give the seconds until the first answer after the fault."""
+        begun = time.monotonic()
+        told = self.run(AFTER)
+        seconds = time.monotonic() - begun
+        assert told.is_answered, f"it does not work again: {told}"
+        self._check_ledger()
+        if isinstance(self.activity, Migrate):
+            self._check_schema()
+        if isinstance(self.activity, Backup):
+            self._check_backups(self.activity)
+        statistics = db.get_pool().statistics()
+        assert (statistics["in_use"], statistics["waiting"]) == (0, 0), statistics
+        db.close_db(grace=0)
+        until(lambda: not sessions(self.postgres, self.database))
+        until(lambda: not self.proxy.links)
+        return seconds
+
+    def _check_ledger(self) -> None:
+        found = [number for (number,) in self.rows("SELECT n FROM ledger ORDER BY n")]
+        assert len(found) == len(set(found)), f"a write is doubled: {found}"
+        assert self.rows("SELECT writes FROM account") == [(len(found),)] * 2, "half a transaction"
+        if isinstance(self.activity, activities.Write):
+            for number, told in self.told.items():
+                if told.is_answered:
+                    assert number in found, "a committed write is lost"
+                elif "transaction_resolution_unknown" not in told.word:
+                    assert number not in found, f"it was told {told.word}, and is there"
+
+    def _check_schema(self) -> None:
+        assert self.rows("SELECT version_num FROM alembic_version") == [(activities.REVISION[:14],)]
+        assert self.rows("SELECT count(price) FROM item") == [(0,)], "it has the column"
+        assert self.rows("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [(0,)]
+        locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+        until(lambda: self.rows(locks) == [(0,)])
+
+    def _check_backups(self, backup: Backup) -> None:
+        place, _ = storage.locate(str(backup.to))
+        whole = [name for name in place.sizes() if name.endswith(".json")]
+        answered = sum(told.is_answered for told in self.told.values())
+        assert len(whole) == answered, f"{whole}: what failed looks whole, or what did not is not there"
+        for name in whole:
+            manifest = json.loads((backup.to / name).read_text("utf-8"))
+            assert manifest["tables"]["public.item"] == 1000, manifest
+            assert (backup.to / name.removesuffix(".json")).stat().st_size == manifest["size"]
+
+
+def prepare(url: str) -> None:
+    """Put what the activities use into a migrated database."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(activities.PREPARE.encode())
