@@ -337,6 +337,9 @@ def _dial(host: Host, params: Mapping[str, str], limit: float | None) -> socket.
             raise
         return connection
     connection = socket.create_connection((host.name, host.port), limit)
+    # Else what follows a TLS handshake waits for the server to acknowledge the end of it, which takes 40 ms (Nagle's
+    # algorithm, RFC 896, and the delayed acknowledgement). libpq sets it too.
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     _keep_alive(connection, params)
     return connection
 

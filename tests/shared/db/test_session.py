@@ -257,15 +257,19 @@ def test_a_proxy_that_drops_options_is_noticed(
         db.close_db()
 
 
-# -- keepalives -------------------------------------------------------------------------------------
+# -- options of the socket --------------------------------------------------------------------------
 
 
 def tcp_options(connection: Connection, driver: str) -> tuple[int, ...]:
-    number = connection.raw.pgconn.socket if driver == "psycopg" else connection.raw._usock.fileno()
     options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
-    with socket.socket(fileno=os.dup(number)) as copy:
+    with socket_of(connection, driver) as copy:
         alive = copy.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         return (alive, *(copy.getsockopt(socket.IPPROTO_TCP, option) for option in options))
+
+
+def socket_of(connection: Connection, driver: str) -> socket.socket:
+    number = connection.raw.pgconn.socket if driver == "psycopg" else connection.raw._usock.fileno()
+    return socket.socket(fileno=os.dup(number))
 
 
 def test_we_notice_that_the_server_is_gone(use: Use, driver: str, database: str) -> None:
@@ -276,6 +280,12 @@ def test_we_notice_that_the_server_is_gone(use: Use, driver: str, database: str)
     use(f"{database}?keepalives_idle=60&tcp_user_timeout=5000")
     with db.get_pool().lease() as connection:
         assert tcp_options(connection, driver) == (1, 60, 5, 3, 5_000)
+
+
+def test_what_we_send_waits_for_no_acknowledgement(use: Use, driver: str, database: str) -> None:
+    use(database)
+    with db.get_pool().lease() as connection, socket_of(connection, driver) as copy:
+        assert copy.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_none_of_it_costs_a_round_trip(use: Use, driver: str, database: str, wire_proxy: WireProxy) -> None:
