@@ -1,193 +1,205 @@
-"""Primary-key reads with 8 threads: this pool beside raw psycopg, psycopg_pool, SQLAlchemy and Drizzle.
+"""Primary-key reads in 8 threads: this pool beside raw psycopg, psycopg_pool, SQLAlchemy, Drizzle, and the limits.
 
-    make bench
+    python -m bench.reads
 
-Prints microseconds of the client's CPU for each read, and how that compares. CPU time, because the time on the clock
-varies more with the machine than with the code; in turns, because the machine's speed drifts.
+Each client is a process of its own, and they read in turns, because the machine's speed drifts. Writes the client's
+CPU for each read and the reads in a second, how they compare, and whether the goals are met.
 """
 
-import os
+import re
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import psycopg
-import sqlalchemy
-from psycopg.rows import dict_row
-from psycopg_pool import ConnectionPool
-from rich.console import Console
-from rich.table import Table
 
+from bench.peers import DRIZZLE, FLOOR, OURS, Kind, Peer, met, ratio, running
 from ops.embedded import find_binaries
 from ops.postgres_server import PostgresServer
-from shared import db
+from tests import results
+from tests.deploy import tools
 from tests.servers.process import free_port
 
 THREADS = 8
-READS = 300  # for each thread and turn
+READS = 300  # in each thread and turn
+FEW_READS = 10  # for a client that connects for each
+LIMIT_READS = 3000  # for pgbench, in whose CPU the log-ins are
 TURNS = 15
 ROWS = 10_000
 SQL = "SELECT id, name, price FROM item WHERE id = %(id)s"
 
-Reader = Callable[[int], None]  # one thread's reads; it is given the thread's number
-Turn = Callable[[], float]  # microseconds of CPU for each read
+RAW = "raw psycopg, a connection each"
+PGBENCH = "the limit: pgbench -M prepared"
+NULLPOOL = "SQLAlchemy, NullPool"
+PEERS = {
+    OURS: Kind("ours"),
+    "this pool, pg8000": Kind("ours-pg8000"),
+    RAW: Kind("psycopg"),
+    "psycopg_pool": Kind("psycopg-pool"),
+    "SQLAlchemy, as it comes": Kind("sqlalchemy"),
+    "SQLAlchemy, autocommit": Kind("sqlalchemy-autocommit"),
+    NULLPOOL: Kind("sqlalchemy-nullpool"),
+    "postgres-js": Kind("postgres-js"),
+    DRIZZLE: Kind("drizzle"),
+    FLOOR: Kind("floor"),
+}
+
+
+class Cost(NamedTuple):
+    """One turn: microseconds of the client's CPU for each read, and reads in a second by the clock."""
+
+    cpu: float
+    rate: float
+
+
+Turn = Callable[[], Cost]
+Costs = Mapping[str, list[Cost]]
 
 
 def main() -> None:
-    """Measure, and print a table."""
+    """Measure, and keep the result."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         url = stack.enter_context(server(Path(folder)))
-        os.environ.update(DATABASE_URL=url, APP_ENV="production", DATABASE_POOL_MAX="10")
-        peers = {
-            "raw psycopg, a connection each": _in_threads(stack.enter_context(_raw(url))),
-            "this pool, psycopg": _in_threads(_ours),
-            "psycopg_pool": _in_threads(stack.enter_context(_psycopg_pool(url))),
-            "SQLAlchemy, as it comes": _in_threads(stack.enter_context(_sqlalchemy(url, {}))),
-            "SQLAlchemy, autocommit": _in_threads(
-                stack.enter_context(_sqlalchemy(url, {"isolation_level": "AUTOCOMMIT"}))
-            ),
-        }
-        if (drizzle := stack.enter_context(_drizzle(url))) is not None:
-            peers["Drizzle on postgres-js"] = drizzle
-        costs = measure(peers)
-        stack.callback(db.close_db)
-    show(costs)
+        try:
+            peers = stack.enter_context(running(PEERS, Path(folder)))
+        except tools.Missing as missing:
+            print(f"Without reads: {missing}", file=sys.stderr)
+            return
+        for peer in peers.values():
+            peer.open(url, THREADS)
+        turns = {name: _turn(peer, FEW_READS if name == NULLPOOL else READS) for name, peer in peers.items()}
+        costs = measure({**turns, PGBENCH: _pgbench(url, Path(folder))}, TURNS)
+        for peer in peers.values():
+            peer.close()
+    kept = report(costs)
+    results.keep(kept)
+    print(results.markdown(kept))
 
 
-def measure(peers: dict[str, Turn]) -> dict[str, float]:
-    """Give each its turn, TURNS times over after one to warm up, and take the median."""
-    costs: dict[str, list[float]] = {name: [] for name in peers}
-    for turn in range(TURNS + 1):
-        for name, run in peers.items():
+def measure(turns: Mapping[str, Turn], number: int) -> Costs:
+    """Give each its turn, `number` times over after one to warm up."""
+    costs: dict[str, list[Cost]] = {name: [] for name in turns}
+    for turn in range(number + 1):
+        for name, run in turns.items():
             cost = run()
             if turn:
                 costs[name].append(cost)
-    return {name: statistics.median(values) for name, values in costs.items()}
+    return costs
 
 
-def show(costs: dict[str, float]) -> None:
-    """Print the table; a ratio above 1 says how many times the CPU of this pool a peer needs."""
-    ours = costs["this pool, psycopg"]
-    python = sys.version.split()[0]
-    table = Table(title=f"{THREADS} threads, primary-key reads, PostgreSQL on loopback, Python {python}")
-    table.add_column("")
-    table.add_column("CPU us a read", justify="right")
-    table.add_column("x this pool", justify="right")
-    for name, cost in costs.items():
-        table.add_row(name, f"{cost:.1f}", f"{cost / ours:.2f}")
-    Console().print(table)
+def report(costs: Costs) -> results.Result:
+    """Compare medians, and each turn with this pool's of the same turn."""
+    cpu = {name: [cost.cpu for cost in turns] for name, turns in costs.items()}
+    rate = {name: [cost.rate for cost in turns] for name, turns in costs.items()}
+    rows = [
+        (
+            name,
+            f"{statistics.median(cpu[name]):.0f}",
+            f"{ratio(cpu[name], cpu[OURS]):.2f}",
+            f"{statistics.median(rate[name]):.0f}",
+            f"{ratio(rate[name], rate[OURS]):.2f}",
+        )
+        for name in costs
+    ]
+    goals = []
+    for peer, least in ((DRIZZLE, 2.5), (RAW, 0.9)):
+        for of, value in (("CPU", ratio(cpu[peer], cpu[OURS])), ("clock", ratio(rate[OURS], rate[peer]))):
+            goals.append(
+                (f"this pool / {peer}, reads by the {of}", f">= {least:.1f}", f"{value:.2f}", met(value >= least))
+            )
+    medians = {name: (statistics.median(cpu[name]), statistics.median(rate[name])) for name in costs}
+    return results.Result(
+        name="reads",
+        page="docs/PERFORMANCE.md",
+        command="python -m bench.reads",
+        tables=[
+            results.Table(
+                f"Primary-key reads, {THREADS} at a time in one process, PostgreSQL on loopback without TLS",
+                ("", "CPU of the client, us a read", "x this pool", "reads/s by the clock", "x this pool"),
+                rows,
+                "CPU is the client's own, user and system. By the clock the server takes its part of the same cores, "
+                "so the faster a client, the more of the time is the server's. raw psycopg prepares its statement, "
+                "which this pool does not, so that it works behind every pooler.",
+            ),
+            results.Table(
+                "Goals",
+                ("", "Goal", "Measured", "Met"),
+                goals,
+                "Reads in a second of CPU, or by the clock: the median of the ratios of all turns.",
+            ),
+        ],
+        plots=[
+            results.Plot(
+                "reads-cpu.svg",
+                "The client's CPU for a primary-key read, a bar for each client",
+                "CPU of the client, us a read",
+                "",
+                {"CPU": [(name, round(medians[name][0], 1)) for name in costs if name != NULLPOOL]},
+                "bars",
+            ),
+            results.Plot(
+                "reads-rate.svg",
+                "Primary-key reads in a second, a bar for each client",
+                "reads/s by the clock",
+                "",
+                {"reads": [(name, round(medians[name][1])) for name in costs]},
+                "bars",
+            ),
+        ],
+    )
 
 
-def _in_threads(read: Reader) -> Turn:
-    def turn() -> float:
-        threads = [threading.Thread(target=read, args=(number,)) for number in range(THREADS)]
-        before = time.process_time()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return (time.process_time() - before) / (THREADS * READS) * 1e6
+def _turn(peer: Peer, reads: int) -> Turn:
+    def turn() -> Cost:
+        cpu, seconds = peer.load(reads)
+        return Cost(cpu / (THREADS * reads), THREADS * reads / seconds)
 
     return turn
 
 
-def _ours(_thread: int) -> None:
-    for n in range(READS):
-        db.fetch_one(SQL, {"id": n + 1})
+def _pgbench(url: str, folder: Path) -> Turn:
+    script = folder / "read.sql"
+    script.write_text(f"\\set id random(1, {READS})\nSELECT id, name, price FROM item WHERE id = :id;\n", "utf-8")
+    program = str(find_binaries() / "pgbench")
+    options = ["-n", "-M", "prepared", "-c", str(THREADS), "-t", str(LIMIT_READS), "-f", str(script)]
 
+    def turn() -> Cost:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([program, *options, url], stdout=subprocess.PIPE, text=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        rate = re.search(r"tps = ([\d.]+)", done.stdout)
+        assert rate is not None, done.stdout
+        return Cost(cpu / (THREADS * LIMIT_READS) * 1e6, float(rate[1]))
 
-@contextmanager
-def _raw(url: str) -> Iterator[Reader]:
-    with ExitStack() as stack:
-        connections = [
-            stack.enter_context(psycopg.connect(url, autocommit=True, row_factory=dict_row)) for _ in range(THREADS)
-        ]
-
-        def read(thread: int) -> None:
-            connection = connections[thread]
-            for n in range(READS):
-                connection.execute(SQL, {"id": n + 1}).fetchone()
-
-        yield read
-
-
-@contextmanager
-def _psycopg_pool(url: str) -> Iterator[Reader]:
-    kwargs = {"autocommit": True, "row_factory": dict_row}
-    with ConnectionPool(url, kwargs=kwargs, min_size=THREADS, max_size=10, open=True) as pool:
-
-        def read(_thread: int) -> None:
-            for n in range(READS):
-                with pool.connection() as connection:
-                    connection.execute(SQL, {"id": n + 1}).fetchone()
-
-        yield read
-
-
-@contextmanager
-def _sqlalchemy(url: str, options: dict[str, str]) -> Iterator[Reader]:
-    engine = sqlalchemy.create_engine(
-        url.replace("postgresql://", "postgresql+psycopg://"), execution_options=options, pool_size=10
-    )
-    table = sqlalchemy.table("item", *(sqlalchemy.column(name) for name in ("id", "name", "price")))
-
-    def read(_thread: int) -> None:
-        for n in range(READS):
-            with engine.connect() as connection:
-                query = sqlalchemy.select(table).where(table.c.id == n + 1)
-                connection.execute(query).mappings().first()
-
-    yield read
-    engine.dispose()
-
-
-@contextmanager
-def _drizzle(url: str) -> Iterator[Turn | None]:
-    folder = Path(__file__).parent / "drizzle"
-    if not (folder / "node_modules").exists():
-        print("Without Drizzle: npm install in bench/drizzle brings it.", file=sys.stderr)
-        yield None
-        return
-    process = subprocess.Popen(
-        ["node", "reads.mjs"],
-        cwd=folder,
-        env={**os.environ, "DATABASE_URL": url},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-    def turn() -> float:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(f"{READS}\n")
-        process.stdin.flush()
-        return float(process.stdout.readline()) / (8 * READS)
-
-    yield turn
-    process.communicate()
+    return turn
 
 
 @contextmanager
 def server(folder: Path) -> Iterator[str]:
     """Run PostgreSQL with the table that all benchmarks read; gives its URL."""
-    running = PostgresServer(find_binaries(), folder / "data", port=free_port(), user="bench", password="bench")
-    running.init()
-    running.start()
+    database = PostgresServer(find_binaries(), folder / "data", port=free_port(), user="bench", password="bench")
+    database.init()
+    database.start()
     try:
-        with psycopg.connect(running.url(), autocommit=True) as connection:
-            connection.execute("CREATE TABLE item (id int PRIMARY KEY, name text NOT NULL, price int NOT NULL)")
-            rows = "SELECT g, 'item ' || g, g FROM generate_series(1, %(rows)s) AS g"
-            connection.execute(f"INSERT INTO item {rows}", {"rows": ROWS})
-        yield running.url()
+        fill(database.url())
+        yield database.url()
     finally:
-        running.stop()
+        database.stop()
+
+
+def fill(url: str) -> None:
+    """Create the table that all benchmarks read."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE item (id int PRIMARY KEY, name text NOT NULL, price int NOT NULL)")
+        rows = "SELECT g, 'item ' || g, g FROM generate_series(1, %(rows)s) AS g"
+        connection.execute(f"INSERT INTO item {rows}", {"rows": ROWS})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,234 @@
+"""The Python clients that are compared, as their users run them: `python -m bench.clients NAME`, which bench/peers.py starts.
+
+Reads commands from standard input and answers each with a line of JSON, as bench/drizzle/client.mjs does:
+
+    open URL SESSIONS   make what an application makes while it is imported; opens no connection
+    first               read one row; ms from before the connect to the row in hand
+    end                 end what the first read began: a transaction, a loan from a pool
+    warm READS          read so often; median ms of a read, with its end
+    load READS          read so often in each of SESSIONS threads; microseconds of CPU, and seconds by the clock
+    close               close everything
+"""  # noqa: E501
+
+import json
+import os
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
+
+import psycopg
+import sqlalchemy
+from psycopg.rows import dict_row
+from psycopg_pool import ConnectionPool
+
+from bench.floor import Floor
+from bench.reads import SQL
+from shared import db
+from shared.db.drivers import load
+from shared.settings import reset_settings
+
+# Reads a row and gives it, then ends what it began: a generator, so that a first row is in hand before its COMMIT.
+Read = Callable[[int], Iterator[object]]
+Session = Callable[[str], AbstractContextManager[Read]]
+
+
+def ours(driver: str) -> Session:
+    """Make a session of this project's pool: the first read opens the first connection of a process."""
+
+    @contextmanager
+    def session(url: str) -> Iterator[Read]:
+        os.environ.update(DATABASE_URL=url, DATABASE_DRIVER=driver)
+        reset_settings()
+        load(driver)
+
+        def read(id: int) -> Iterator[object]:
+            yield db.fetch_one(SQL, {"id": id})
+
+        try:
+            yield read
+        finally:
+            db.close_db()
+
+    return session
+
+
+@contextmanager
+def ours_later(url: str) -> Iterator[Read]:
+    """Hold the first connection, from which the next ones have learned how the server takes TLS."""
+    with ours("psycopg")(url) as read:
+        for _ in read(1):
+            pass
+        with db.get_pool().lease():
+            yield read
+
+
+def raw(*, autocommit: bool) -> Session:
+    """Make a session of one connection; without autocommit each read is a transaction, which is psycopg's default."""
+
+    @contextmanager
+    def session(url: str) -> Iterator[Read]:
+        with ExitStack() as stack:
+            connection: Any = None
+
+            def read(id: int) -> Iterator[object]:
+                nonlocal connection
+                if connection is None:
+                    connection = psycopg.connect(url, autocommit=autocommit, row_factory=dict_row)
+                    stack.callback(connection.close)
+                yield connection.execute(SQL, {"id": id}).fetchone()
+                if not autocommit:
+                    connection.commit()
+
+            yield read
+
+    return session
+
+
+def psycopg_pool(**options: Any) -> Session:
+    """Make a session of psycopg_pool, whose connections are in autocommit."""
+
+    @contextmanager
+    def session(url: str) -> Iterator[Read]:
+        kwargs = {"autocommit": True, "row_factory": dict_row}
+        with ExitStack() as stack:
+            pool = ConnectionPool(url, kwargs=kwargs, open=False, **options)
+            is_open = False
+
+            def read(id: int) -> Iterator[object]:
+                nonlocal is_open
+                if not is_open:
+                    is_open = True
+                    pool.open()
+                    stack.callback(pool.close)
+                with pool.connection() as connection:
+                    yield connection.execute(SQL, {"id": id}).fetchone()
+
+            yield read
+
+    return session
+
+
+def sql_alchemy(**options: Any) -> Session:
+    """Make a session of an Engine; each read builds its statement, as applications do."""
+
+    @contextmanager
+    def session(url: str) -> Iterator[Read]:
+        engine = sqlalchemy.create_engine(url.replace("postgresql://", "postgresql+psycopg://"), **options)
+        table = sqlalchemy.table("item", *(sqlalchemy.column(name) for name in ("id", "name", "price")))
+
+        def read(id: int) -> Iterator[object]:
+            with engine.connect() as connection:
+                query = sqlalchemy.select(table).where(table.c.id == id)
+                yield connection.execute(query).mappings().first()
+
+        try:
+            yield read
+        finally:
+            engine.dispose()
+
+    return session
+
+
+@contextmanager
+def floor(url: str) -> Iterator[Read]:
+    """Speak the protocol, and nothing else."""
+    client = Floor(url, "SELECT id, name, price FROM item WHERE id = $1")
+
+    def read(id: int) -> Iterator[object]:
+        yield client.read(str(id))
+
+    try:
+        yield read
+    finally:
+        client.close()
+
+
+SESSIONS = {
+    "ours": ours("psycopg"),
+    "ours-later": ours_later,
+    "ours-pg8000": ours("pg8000"),
+    "psycopg": raw(autocommit=True),
+    "psycopg-transaction": raw(autocommit=False),
+    "psycopg-pool": psycopg_pool(min_size=1, max_size=10),
+    "psycopg-pool-check": psycopg_pool(min_size=1, max_size=10, check=ConnectionPool.check_connection),
+    "sqlalchemy": sql_alchemy(pool_size=10),
+    "sqlalchemy-autocommit": sql_alchemy(pool_size=10, isolation_level="AUTOCOMMIT"),
+    "sqlalchemy-nullpool": sql_alchemy(poolclass=sqlalchemy.NullPool),
+    "floor": floor,
+}
+ONE_CONNECTION = {"psycopg", "psycopg-transaction", "floor"}  # a thread cannot share it: each gets a session
+
+
+class Client:
+    """What the commands do, with the open session, or one for each thread."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._stack = ExitStack()
+        self._reads: list[Read] = []
+        self._first: Iterator[object] = iter(())
+
+    def open(self, url: str, sessions: str) -> None:
+        """Prepare a session, or one for each thread where a thread needs its own."""
+        number = int(sessions) if self.name in ONE_CONNECTION else 1
+        reads = [self._stack.enter_context(SESSIONS[self.name](url)) for _ in range(number)]
+        self._reads = reads * (int(sessions) // number)
+
+    def first(self) -> float:
+        """Connect and read; ms."""
+        before = time.perf_counter()
+        self._first = self._reads[0](1)
+        next(self._first)
+        return (time.perf_counter() - before) * 1e3
+
+    def end(self) -> None:
+        """End what the first read began."""
+        for _ in self._first:
+            pass
+
+    def warm(self, reads: str) -> float:
+        """Read; median ms."""
+        times = []
+        for n in range(int(reads)):
+            before = time.perf_counter()
+            for _ in self._reads[0](n + 1):
+                pass
+            times.append((time.perf_counter() - before) * 1e3)
+        return statistics.median(times)
+
+    def load(self, reads: str) -> tuple[float, float]:
+        """Read in threads; microseconds of CPU, seconds by the clock."""
+        ids = range(1, int(reads) + 1)
+        threads = [threading.Thread(target=_read_all, args=(read, ids)) for read in self._reads]
+        cpu, clock = time.process_time(), time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return (time.process_time() - cpu) * 1e6, time.perf_counter() - clock
+
+    def close(self) -> None:
+        """Close the session."""
+        self._stack.close()
+
+
+def _read_all(read: Read, ids: range) -> None:
+    for id in ids:
+        for _ in read(id):
+            pass
+
+
+def main() -> None:
+    """Do what standard input says, until it ends."""
+    client = Client(sys.argv[1])
+    for line in sys.stdin:
+        command, *words = line.split()
+        print(json.dumps(getattr(client, command)(*words)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
