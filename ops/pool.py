@@ -38,6 +38,7 @@ class Facts(NamedTuple):
     settings: Settings
     url: DatabaseURL
     direct: DatabaseURL | None
+    replica: DatabaseURL | None
     provider: Provider
     size: PoolSize
     limits: SessionLimits
@@ -102,6 +103,7 @@ def _facts() -> Facts:
         settings=settings,
         url=url,
         direct=settings.direct_database_url,
+        replica=settings.replica_database_url,
         provider=provider_of(url),
         size=size,
         limits=session_limits(request_timeout=settings.request_timeout, idle_timeout=size.idle_timeout),
@@ -132,6 +134,7 @@ def _rows(facts: Facts) -> list[tuple[str, str, str]]:
         ("Provider", provider.name, provider.note),
         ("Pooler", provider.pooler, f"forbids {FORBIDS[provider.pooler]}"),
         ("Direct URL", facts.direct.masked() if facts.direct else "not known", "for migrations, locks and dumps"),
+        *_replica_rows(facts),
         ("Driver", facts.settings.database_driver, "DATABASE_DRIVER"),
         ("TLS", sslmode, _TLS[sslmode]),
         ("Connections at most", str(size.max_size), by["max_size"]),
@@ -141,6 +144,14 @@ def _rows(facts: Facts) -> list[tuple[str, str, str]]:
         *((name, f"{seconds:g} s", set_by) for name, seconds in limits.items()),
         ("Budget", f"instances x {size.max_size}", _budget(size)),
     ]
+
+
+def _replica_rows(facts: Facts) -> list[tuple[str, str, str]]:
+    if facts.replica is None:
+        return []
+    most = pool_size(facts.settings, facts.replica).max_size
+    why = f"for reads of shared.db.replica: a pool beside the other, of {most} more; at the primary while it falls back"
+    return [("Replica", facts.replica.masked(), why)]
 
 
 def _budget(size: PoolSize) -> str:
@@ -155,6 +166,7 @@ def _as_object(facts: Facts) -> dict[str, object]:
         "serverless": facts.settings.is_serverless,
         "url": facts.url.masked(),
         "direct_url": facts.direct.masked() if facts.direct else None,
+        "replica_url": facts.replica.masked() if facts.replica else None,
         "provider": provider.name,
         "pooler": provider.pooler,
         "note": provider.note,

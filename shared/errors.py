@@ -12,11 +12,12 @@ class Error(Exception):
     """Say what happened in one sentence, and carry what to do about it.
 
     `message` never holds a secret: callers mask before they raise. `sqlstate` is PostgreSQL's five-character code
-    where the server gave one (PostgreSQL manual, appendix A).
+    where the server gave one (PostgreSQL manual, appendix A). `of_replica` tells that it was met at the replica.
     """
 
     code: ClassVar[str] = "unexpected"
     exit_code: ClassVar[int] = 1
+    of_replica = False
 
     def __init__(self, message: str, *, solutions: Sequence[str] = (), sqlstate: str | None = None) -> None:
         super().__init__(message)

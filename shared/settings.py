@@ -4,6 +4,7 @@
 it by a test. Nothing here is read at import: a function whose environment is wrong still starts, and says what is.
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ ENVIRONMENTS: tuple[Environment, ...] = ("development", "test", "preview", "prod
 # The first of each that is set counts.
 DATABASE_URLS = ("DATABASE_URL", "POSTGRES_URL")
 DIRECT_URLS = ("DIRECT_URL", "DATABASE_URL_UNPOOLED", "POSTGRES_URL_NON_POOLING")
+REPLICA_URL = "DATABASE_REPLICA_URL"
 _TOKEN_LENGTH = 16  # characters, at least
 DEFAULT_ADMIN_PASSWORD = "ChangeMe123!"  # noqa: S105 - documented, and refused in production
 
@@ -52,6 +54,12 @@ VARIABLES = (
         "POSTGRES_URL_NON_POOLING",
         "set by Vercel's integrations",
         "Read where neither DIRECT_URL nor DATABASE_URL_UNPOOLED is set",
+        secret=True,
+    ),
+    Variable(
+        "DATABASE_REPLICA_URL",
+        "not set: reads go to the primary",
+        "Replica for the reads of `shared.db.replica`; several hosts and target_session_attrs=prefer-standby fall back",
         secret=True,
     ),
     Variable(
@@ -240,10 +248,15 @@ class Settings:
         Raises ConfigurationError as `database_url` does.
         """
         if self.password_store is not None:
-            return frozenset(self.password_store.passwords)
-        if self.database_iam_auth:
-            return frozenset(self._tokens.passwords)
-        return frozenset({self._configured_url.password or ""})
+            known = self.password_store.passwords
+        elif self.database_iam_auth:
+            known = self._tokens.passwords
+        else:
+            known = {self._configured_url.password or ""}
+        with contextlib.suppress(ConfigurationError):  # where it is wrong, the others are masked all the same
+            if self._configured_replica is not None:
+                known = known | {self._configured_replica.password or ""}
+        return frozenset(known)
 
     @cached_property
     def _configured_url(self) -> DatabaseURL:
@@ -290,6 +303,34 @@ class Settings:
         if named is None or (url.is_local and not named.is_local):
             direct = providers.direct_url(url)
             return self._tokens.url(direct) if direct is not None and self.database_iam_auth else direct
+        return self._with_login(named, url)
+
+    @property
+    def replica_database_url(self) -> DatabaseURL | None:
+        """Give the URL for reads that may be a moment old; None where they go to the primary.
+
+        One without a password logs in as DATABASE_URL does. Raises ConfigurationError as `database_url` does.
+        """
+        named = self._configured_replica
+        if named is None:
+            return None
+        url = self.database_url
+        # As above: work on a local database must not read from the real one.
+        return None if url.is_local and not named.is_local else self._with_login(named, url)
+
+    @cached_property
+    def _configured_replica(self) -> DatabaseURL | None:
+        named = self._url_of((REPLICA_URL,))
+        wanted = None if named is None else named.params.get("target_session_attrs")
+        if wanted in ("primary", "read-write"):
+            raise ConfigurationError(
+                f"{REPLICA_URL} asks for a server that takes writes: target_session_attrs={wanted}.",
+                solutions=["Write target_session_attrs=prefer-standby: any standby, else the primary."],
+            )
+        return named
+
+    def _with_login(self, named: DatabaseURL, url: DatabaseURL) -> DatabaseURL:
+        """Complete another URL than DATABASE_URL with how that one logs in."""
         if named.password is not None:
             return named
         if self.database_iam_auth:

@@ -9,22 +9,15 @@ database cannot be reached, DeadlineExceeded where the request's time is over, a
 UniqueViolation, where the server refused the statement.
 """
 
-import logging
-import os
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, LiteralString
 
-from shared import settings
 from shared.db.connector import Connector
+from shared.db.database import Database, close_all, drain_all
 from shared.db.drivers import Connection, Params, Row
 from shared.db.pool import Pool
-from shared.db.providers import better_for_functions
 from shared.db.retry import retry, run_transaction
-from shared.db.session import limits as session_limits
-from shared.db.sizes import pool_size
 from shared.db.transaction import Isolation, Transaction
-from shared.db.url import DatabaseURL
 
 __all__ = [
     "Isolation",
@@ -45,26 +38,8 @@ __all__ = [
     "transaction",
 ]
 
-log = logging.getLogger(__name__)
-
-_ROTATION = 5.0  # seconds for which a password may be new on the server and not yet where we read it
-
-_pool: Pool | None = None
-_is_lent = False  # by use_pool
-_connector: Connector | None = None
-_lock = threading.RLock()
-
-
-def _after_fork() -> None:
-    # A thread that the child lacks may hold the lock. The pool forgets the parent's connections by itself.
-    global _lock
-    _lock = threading.RLock()
-    if _connector is not None:
-        _connector.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+# Where DATABASE_URL leads.
+primary = Database("DATABASE_URL", lambda current: current.database_url)
 
 
 def get_pool() -> Pool:
@@ -72,54 +47,12 @@ def get_pool() -> Pool:
 
     Raises ConfigurationError where DATABASE_URL or another variable is missing or wrong.
     """
-    global _pool
-    if _pool is None:
-        with _lock:
-            if _pool is None:
-                current = settings.get_settings()
-                size = pool_size(current)
-                _pool = Pool(
-                    get_connector().open,
-                    max_size=size.max_size,
-                    idle_timeout=size.idle_timeout,
-                    surplus_timeout=size.surplus_timeout,
-                    timeout=size.timeout,
-                    track=current.environment in ("development", "test"),
-                )
-    return _pool
+    return primary.pool()
 
 
 def get_connector() -> Connector:
     """Give what opens this process's connections, the pool's and those beside it. Raises ConfigurationError."""
-    global _connector
-    with _lock:
-        if _connector is None:
-            current = settings.get_settings()
-            better = better_for_functions(current.database_url)
-            if current.is_serverless and better is not None:
-                log.warning(
-                    "DATABASE_URL leads to a session pooler, which has no room for many instances: use port %d",
-                    better.port,
-                )
-            _connector = Connector(
-                current.database_url,
-                driver=current.database_driver,
-                limits=session_limits(
-                    request_timeout=current.request_timeout, idle_timeout=pool_size(current).idle_timeout
-                ),
-                refresh=_read_url_again,
-                patience=_ROTATION if current.password_store is not None else 0.0,
-                current=(lambda: settings.get_settings().database_url) if current.database_iam_auth else None,
-            )
-        return _connector
-
-
-def _read_url_again() -> DatabaseURL:
-    current = settings.get_settings()
-    if current.password_store is None and not current.database_iam_auth:
-        settings.reset_settings()
-        return settings.get_settings().database_url
-    return current.refreshed_database_url()
+    return primary.connector()
 
 
 def open_connection() -> Connection:
@@ -132,14 +65,9 @@ def use_pool(pool: Pool | None) -> None:
 
     `close_db` leaves that pool alone: the code under test may well call it, as an application does when it ends.
     """
-    global _pool, _is_lent
-    with _lock:
-        _is_lent = False
-        if pool is None:
-            _pool = None
-        else:
-            close_db()
-            _pool, _is_lent = pool, True
+    if pool is not None:
+        close_db()
+    primary.use(pool)
 
 
 def close_db(grace: float = 5.0) -> None:
@@ -147,21 +75,12 @@ def close_db(grace: float = 5.0) -> None:
 
     Statements that still run then are cancelled. The next statement opens a new pool.
     """
-    global _pool, _connector
-    with _lock:
-        if _is_lent:
-            return
-        pool, _pool, _connector = _pool, None, None
-    if pool is not None:
-        pool.close(grace)
+    close_all(grace)
 
 
 def drain() -> None:
     """Close idle connections now and those in use as they come back, while statements may still run: before an end."""
-    with _lock:
-        pool = None if _is_lent else _pool
-    if pool is not None:
-        pool.drain()
+    drain_all()
 
 
 def fetch_one(sql: LiteralString, params: Params = None) -> Row | None:

@@ -40,7 +40,7 @@ class Connector:
 
     `refresh` gives the URL anew after the server refused the password, in case it was rotated; for up to `patience`
     seconds, where the server had let this process in before. `current`, where it is given, gives the URL before each
-    attempt: for a password that is over by itself.
+    attempt: for a password that is over by itself. With `read_only` the sessions refuse to write.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Connector:
         refresh: Callable[[], DatabaseURL],
         patience: float = 0.0,
         current: Callable[[], DatabaseURL] | None = None,
+        read_only: bool = False,
     ) -> None:
         self.url = url
         self.driver = driver
@@ -60,6 +61,7 @@ class Connector:
         self._refresh = refresh
         self._patience = patience
         self._current = current
+        self._read_only = read_only
         self._was_in = False
         self._direct_tls = False
         self._lock = threading.Lock()
@@ -157,6 +159,8 @@ class Connector:
             return url.with_params(application_name=name)
         # The name goes with the options: the server reports it back, and so tells that they arrived.
         settings = {"application_name": name, **limits.settings()}
+        if self._read_only:
+            settings["default_transaction_read_only"] = "on"
         if schema is not None:
             settings["search_path"] = session.identifier(schema)
         return url.with_params(

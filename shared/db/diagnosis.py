@@ -83,9 +83,10 @@ def diagnose(
 
 
 def explain(error: errors.Error, *, probe: bool = False, timeout: float = 5.0) -> Diagnosis:
-    """Diagnose an error of ours with the names in DATABASE_URL, where that can be read."""
+    """Diagnose an error of ours with the names in DATABASE_URL, or in the replica's, where that can be read."""
     try:
-        url = settings.get_settings().database_url
+        current = settings.get_settings()
+        url = (current.replica_database_url if error.of_replica else None) or current.database_url
     except errors.ConfigurationError:
         url = None
     return diagnose(error, url, probe=probe, timeout=timeout)

@@ -13,9 +13,22 @@ ROWS = (
         sqlstates=("57P01",),
     ),
     Row(
+        "recovery_conflict",
+        "The standby {host} ended a read that kept it from replaying what the primary had done.",
+        (
+            "Run it again, as shared.db.replica does. What takes longer than max_standby_streaming_delay fails again.",
+            "Send long reads to the primary, or raise max_standby_streaming_delay on the standby.",
+            "hot_standby_feedback = on there has VACUUM on the primary wait for its reads.",
+        ),
+        says="due to conflict with recovery",
+        sqlstates=("40001",),
+        needs_words=True,
+    ),
+    Row(
         "database_dropped",
         "The database {database} was dropped while it was in use.",
         ("Compare DATABASE_URL: it may name a preview or test database that is gone.",),
+        says="due to conflict with recovery",
         sqlstates=("57P04",),
     ),
     Row(
@@ -58,10 +71,7 @@ ROWS = (
     Row(
         "query_canceled",
         "The server cancelled a statement: on request (a deadline, pg_cancel_backend, Ctrl-C), or by a time limit.",
-        (
-            "If nobody cancelled it, the request ran out of time: make the statement faster, or raise REQUEST_TIMEOUT.",
-            "On a standby, replay may cancel statements: max_standby_streaming_delay, hot_standby_feedback.",
-        ),
+        ("If nobody cancelled it, the request ran out of time: make the statement faster, or raise REQUEST_TIMEOUT.",),
         sqlstates=("57014",),
     ),
     Row(
@@ -104,6 +114,7 @@ ROWS = (
         (
             "Is it a standby? SELECT pg_is_in_recovery(); if so, use the primary's address: after a failover it may "
             "be another one.",
+            "shared.db.replica only reads: what writes belongs to shared.db.",
             "SHOW default_transaction_read_only; some providers set it when the disk is full.",
         ),
         sqlstates=("25006",),

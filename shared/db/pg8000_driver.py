@@ -281,7 +281,7 @@ def connect(url: DatabaseURL, *, connect_timeout: float) -> Pg8000Connection:
     # A host that is silent must leave time for the next.
     limit = deadline.bound(connect_timeout)
     assert limit is not None
-    limit /= len(url.hosts)
+    limit /= url.attempts
     failure = DatabaseUnavailable("no host was tried")
     # Like libpq, prefer-standby takes any host once all of them were found not to be a standby.
     for kind in ("standby", "any") if wanted == "prefer-standby" else (wanted,):

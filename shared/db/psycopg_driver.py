@@ -270,7 +270,7 @@ def connect(url: DatabaseURL, *, connect_timeout: float) -> PsycopgConnection:
     # A host that is silent must leave time for the next.
     limit = deadline.bound(connect_timeout)
     assert limit is not None
-    token = _connect_limit.set(limit / len(url.hosts))
+    token = _connect_limit.set(limit / url.attempts)
     try:
         raw = _open(url)
     except psycopg.Error as error:

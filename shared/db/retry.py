@@ -116,7 +116,7 @@ def retry(
                 except Error as error:
                     begun += connected
                     over = begun >= attempts if connected else time.monotonic() >= patience
-                    if over or not _may_run_again(error, idempotent) or not _pause(pauses):
+                    if over or not _may_run_again(error, idempotent) or not pause(pauses):
                         raise
                     log.info("running %s again after %s", getattr(unit, "__qualname__", unit), error.code)
                 pauses += 1
@@ -132,11 +132,11 @@ def _may_run_again(error: Error, idempotent: bool) -> bool:
     return action_for(error) != "never"
 
 
-def _pause(earlier: int) -> bool:
+def pause(earlier: int) -> bool:
     """Wait before the next attempt; False where the deadline leaves no time for the pause."""
-    pause = random.uniform(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**earlier))  # noqa: S311
+    seconds = random.uniform(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**earlier))  # noqa: S311
     left = deadline.remaining()
-    if left is not None and pause >= left:
+    if left is not None and seconds >= left:
         return False
-    time.sleep(pause)
+    time.sleep(seconds)
     return True

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:  # settings reads this package's url module, so at run time the import would run in a circle
+    from shared.db.url import DatabaseURL
     from shared.settings import Settings
 
 
@@ -30,13 +31,13 @@ class PoolSize(NamedTuple):
         return self.overridden.get(name, self.rule)
 
 
-def pool_size(settings: "Settings") -> PoolSize:
-    """Choose by where this process runs and what its environment is.
+def pool_size(settings: "Settings", url: "DatabaseURL | None" = None) -> PoolSize:
+    """Choose by where this process runs and what its environment is; `url` is DATABASE_URL unless it is given.
 
     A DATABASE_POOL_* variable beats the URL's connection_limit and pool_timeout, and these the rule.
     """
     size = _by_rule(settings)
-    hints = settings.database_url.hints
+    hints = (url or settings.database_url).hints
     given: tuple[tuple[str, str, float | None], ...] = (
         ("max_size", "connection_limit in the URL", _number(hints, "connection_limit")),
         ("max_size", "DATABASE_POOL_MAX", settings.database_pool_max),

@@ -171,7 +171,7 @@ def test_a_probe_for_the_process_alone_touches_nothing(client: TestClient, monke
         response = client.get("/api/health?live=1")
         assert (response.status_code, response.json()["status"]) == (200, "ok")
         assert set(response.json()) == {"status", "timestamp", "version"}
-        assert db._pool is None
+        assert not db.primary.has_pool
         assert client.get("/api/health?live=0").status_code == 503
 
 

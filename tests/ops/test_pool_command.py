@@ -76,6 +76,17 @@ def test_a_direct_connection(command: Any) -> None:
     assert (found["driver"], found["sslmode"]) == ("pg8000", "prefer")
 
 
+def test_a_replica_is_a_second_pool(command: Any) -> None:
+    url = f"postgresql://app:{SECRET}@db.example.com/app"
+    replica = f"postgresql://app:{SECRET}@replica.example.com,db.example.com/app?connection_limit=3"
+    variables = {"DATABASE_URL": url, "APP_ENV": "production", "DATABASE_REPLICA_URL": replica}
+
+    assert json.loads(command("--json", **variables))["replica_url"].startswith(
+        "postgresql://app:********@replica.example.com:5432,db.example.com:5432/app"
+    )
+    assert "a pool beside the other, of 3 more" in " ".join(command(**variables).split())
+
+
 def test_a_session_pooler_and_an_unknown_direct_url_come_with_advice(command: Any) -> None:
     found = json.loads(command("--json", DATABASE_URL=SUPABASE))
     assert len(found["advice"]) == 1

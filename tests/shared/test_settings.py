@@ -120,7 +120,9 @@ def test_every_default_is_documented() -> None:
         assert documented[name] == "false"
     assert all(variable.meaning for variable in VARIABLES)
     secret = "DATABASE_URL POSTGRES_URL DIRECT_URL DATABASE_URL_UNPOOLED POSTGRES_URL_NON_POOLING"
-    secret += " ADMIN_INITIAL_PASSWORD POSTGRES_PASSWORD OPERATOR_TOKEN CRON_SECRET ALERT_WEBHOOK_URL"
+    secret += (
+        " DATABASE_REPLICA_URL ADMIN_INITIAL_PASSWORD POSTGRES_PASSWORD OPERATOR_TOKEN CRON_SECRET ALERT_WEBHOOK_URL"
+    )
     assert {variable.name for variable in VARIABLES if variable.secret} == set(secret.split())
 
 
@@ -198,6 +200,17 @@ def test_a_remote_direct_url_does_not_lead_local_work_away() -> None:
 
     assert direct is not None
     assert direct.is_local
+
+
+def test_the_replica_follows_the_rules_of_the_primary() -> None:
+    replica = read(DATABASE_URL=REMOTE, DATABASE_REPLICA_URL=REMOTE.replace("db.", "replica.")).replica_database_url
+
+    assert replica is not None
+    assert (replica.host, replica.sslmode) == ("replica.example.com", "require")
+    assert read(DATABASE_URL=REMOTE).replica_database_url is None
+    assert read(DATABASE_URL=LOCAL, DATABASE_REPLICA_URL=REMOTE).replica_database_url is None
+    with pytest.raises(ConfigurationError, match="DATABASE_REPLICA_URL has sslmode=disable"):
+        _ = read(DATABASE_URL=REMOTE, DATABASE_REPLICA_URL=f"{REMOTE}?sslmode=disable").replica_database_url
 
 
 def test_the_commit_comes_from_the_platform() -> None:
@@ -438,7 +451,7 @@ def test_only_the_variables_of_the_table_and_of_the_platforms_are_read() -> None
 
     environ = Recorder({})
     settings = Settings.read(environ)
-    _ = settings.database_url, settings.direct_database_url
+    _ = settings.database_url, settings.direct_database_url, settings.replica_database_url
 
     platforms = {"VERCEL", "VERCEL_GIT_COMMIT_SHA", "AWS_LAMBDA_FUNCTION_NAME"}
     assert environ.asked - platforms == {variable.name for variable in VARIABLES}

@@ -159,9 +159,12 @@ class Stage:
 
     @cached_property
     def standby(self) -> Postgres:
-        """Give a hot standby of `strict`."""
+        """Give a hot standby of `strict`, which ends whatever keeps it from replaying."""
         self.strict.admin().execute("CHECKPOINT")
-        return self._stack.enter_context(postgres.standby(self.strict, self.directory / "standby"))
+        standby = self._stack.enter_context(postgres.standby(self.strict, self.directory / "standby"))
+        standby.admin().execute("ALTER SYSTEM SET max_standby_streaming_delay = 0")
+        standby.reload()
+        return standby
 
     @cached_property
     def self_signed(self) -> tls.Certificate:

@@ -167,6 +167,24 @@ def lost_update(stage: Stage, attempt: Attempt) -> None:
     session.run("UPDATE account SET balance = balance + 1")
 
 
+@provokes("recovery_conflict")
+def in_the_way_of_replay(stage: Stage, attempt: Attempt) -> None:
+    session = attempt.connect(stage.at(stage.standby))
+    mark = f"SELECT pg_sleep(5) FROM account /* {attempt.client.name} */"
+    asked = "SELECT count(*) FROM pg_stat_activity WHERE query = %s AND wait_event = 'PgSleep'"
+
+    def lock() -> None:
+        until(lambda: stage.standby.admin().execute(asked, [mark]).fetchone() == (1,))
+        with psycopg.connect(stage.strict.url("app")) as connection:
+            connection.execute("LOCK TABLE account IN ACCESS EXCLUSIVE MODE")
+        stage.strict.admin().execute("SELECT pg_switch_wal()")  # the commit is asynchronous
+
+    thread = threading.Thread(target=lock)
+    thread.start()
+    attempt.defer(thread.join)
+    session.run(mark)
+
+
 @provokes("deadlock_detected")
 def deadlock(stage: Stage, attempt: Attempt) -> None:
     session = attempt.connect(stage.url())
