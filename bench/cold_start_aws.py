@@ -13,6 +13,8 @@ from tests.deploy.aws.bundle import Bundle
 from tests.shared.web.lambda_events import event
 
 PATH = "/api/item/7"
+OURS = "this function, on Lambda"
+FASTAPI = "FastAPI + SQLAlchemy + Mangum, on Lambda"
 _HERE = Path(__file__).parent
 _PEER_HANDLER = """from mangum import Mangum
 
@@ -31,8 +33,8 @@ def subjects(folder: Path, endpoint: str) -> dict[str, Start]:
     (ours / "functions" / "item.py").write_text(endpoint, "utf-8")
     peer = _peer(folder / "aws-fastapi", package)
     return {
-        "this function, on Lambda": _start(package, ours, "functions/item.handler", folder),
-        "FastAPI + SQLAlchemy + Mangum, on Lambda": _start(package, peer, "main.handler", folder),
+        OURS: _start(package, ours, "functions/item.handler", folder),
+        FASTAPI: _start(package, peer, "main.handler", folder),
     }
 
 

@@ -1,19 +1,18 @@
 """What an invocation costs on Lambda: a primary-key read behind one event of an HTTP API, without a network between.
 
-    make bench
+    python -m bench.lambda_handler
 
-This project's handler beside one written by hand, and beside Mangum with Starlette.
-Prints microseconds of CPU for each invocation, in turns, because the machine's speed drifts.
+This project's handler beside one written by hand, and beside Mangum with Starlette. Writes microseconds of CPU for each
+invocation and how they compare, in turns, because the machine's speed drifts.
 """
 
 import json
 import logging
 import os
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,24 +20,28 @@ from typing import Any
 import psycopg
 from mangum import Mangum
 from psycopg.rows import dict_row
-from rich.console import Console
-from rich.table import Table
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from bench.peers import met, ratio
 from bench.reads import ROWS, SQL, server
 from shared import db, deadline
 from shared.request_log import log
 from shared.web import Endpoint, lambda_handler
+from tests import results
 
 INVOCATIONS = 300  # in each turn
 TURNS = 15
+GOAL = 1.6  # times the handler written by hand
 BY_HAND = "a handler written by hand, on this pool"
+ONE_CONNECTION = "a handler written by hand, on one connection"
 OURS = "this project's lambda_handler"
+LOGGING = f"{OURS}, with its line in the log"
 
 Handler = Callable[[Any, Any], Any]
+Costs = Mapping[str, list[float]]  # microseconds of CPU for each invocation, a number for each turn
 
 
 class Context:
@@ -50,7 +53,7 @@ class Context:
 
 
 def main() -> None:
-    """Measure, and print a table."""
+    """Measure, and keep the result."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         # As on Lambda: the root logger has a handler, and takes warnings only.
         logging.getLogger().addHandler(logging.StreamHandler(stack.enter_context(Path(os.devnull).open("w"))))
@@ -59,42 +62,69 @@ def main() -> None:
         connection = stack.enter_context(psycopg.connect(url, autocommit=True, row_factory=dict_row))
         peers: dict[str, Handler] = {
             BY_HAND: by_hand_on_the_pool,
-            "a handler written by hand, on one connection": by_hand(connection),
+            ONE_CONNECTION: by_hand(connection),
             OURS: ours(),
-            f"{OURS}, with its line in the log": ours(),
+            LOGGING: ours(),
             "Mangum + Starlette, async def": mangum_async(connection),
             "Mangum + Starlette, def": mangum_def(connection),
         }
         costs = measure(peers)
         db.close_db()
-    show(costs)
+    kept = report(costs)
+    results.keep(kept)
+    print(results.markdown(results.load(kept.name)))
 
 
-def measure(peers: dict[str, Handler]) -> dict[str, float]:
-    """Give each its turn, TURNS times over after one to warm up, and take the median."""
+def measure(peers: Mapping[str, Handler]) -> Costs:
+    """Give each its turn, TURNS times over after one to warm up."""
     costs: dict[str, list[float]] = {name: [] for name in peers}
     for turn in range(TURNS + 1):
         for name, handler in peers.items():
             # A handler written by hand writes no line for each request; ours does.
-            log.setLevel(logging.INFO if name.endswith("in the log") else logging.WARNING)
+            log.setLevel(logging.INFO if name == LOGGING else logging.WARNING)
             before = time.process_time()
             for n in range(INVOCATIONS):
                 answer = handler(event(n % ROWS + 1), Context())
                 assert answer["statusCode"] == 200
             if turn:
                 costs[name].append((time.process_time() - before) / INVOCATIONS * 1e6)
-    return {name: statistics.median(values) for name, values in costs.items()}
+    return costs
 
 
-def show(costs: dict[str, float]) -> None:
-    """Print the table; a ratio says how many times the CPU of the handler written by hand."""
-    table = Table(title=f"One Lambda invocation, primary-key read, Python {sys.version.split()[0]}")
-    table.add_column("")
-    table.add_column("CPU us", justify="right")
-    table.add_column("x by hand", justify="right")
-    for name, cost in costs.items():
-        table.add_row(name, f"{cost:.0f}", f"{cost / costs[BY_HAND]:.2f}")
-    Console().print(table)
+def report(costs: Costs) -> results.Result:
+    """Compare medians, and each turn with that of the handler written by hand."""
+    middle = {name: statistics.median(values) for name, values in costs.items()}
+    of = {name: ratio(values, costs[BY_HAND]) for name, values in costs.items()}
+    line = statistics.median(a - b for a, b in zip(costs[LOGGING], costs[OURS], strict=True))
+    return results.Result(
+        name="lambda",
+        page="docs/PERFORMANCE.md",
+        command="python -m bench.lambda_handler",
+        tables=[
+            results.Table(
+                "One invocation: an event of an HTTP API, a primary-key read, the answer",
+                ("", "CPU, us", "x by hand, on this pool"),
+                [(name, f"{middle[name]:.0f}", f"{of[name]:.2f}") for name in costs],
+                f"The line in the log costs {line:.0f} us. The handlers written by hand write none.",
+            ),
+            results.Table(
+                "Goal, without the line in the log",
+                ("", "Goal", "Measured", "Met"),
+                [(f"{OURS} / {BY_HAND}", f"<= {GOAL:.2f}", f"{of[OURS]:.2f}", met(of[OURS] <= GOAL))],
+                "The median of the ratios of all turns.",
+            ),
+        ],
+        plots=[
+            results.Plot(
+                "lambda.svg",
+                "The CPU of one Lambda invocation, a bar for each handler",
+                "CPU of an invocation, us",
+                "",
+                {"CPU": [(name, round(cost, 1)) for name, cost in middle.items()]},
+                "bars",
+            )
+        ],
+    )
 
 
 def event(id: int) -> dict[str, Any]:
