@@ -5,8 +5,10 @@ may run for minutes.
 """
 
 import os
+import random
 import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,18 +16,24 @@ import psycopg
 
 from shared.db.failures import connect_error_from
 from shared.db.providers import provider_of
-from shared.db.session import identifier, startup_options
+from shared.db.session import KEEPALIVES, SERVER_KEEPALIVES, identifier, startup_options
 from shared.db.url import DatabaseURL
 from shared.errors import (
+    CannotConnectNow,
+    ConnectionFailure,
     DatabaseUnavailable,
     DirectConnectionRequired,
     MigrationError,
     Refused,
+    TooManyConnections,
     UnsupportedStartupParameter,
 )
 from shared.settings import get_settings
 
 CONNECT_TIMEOUT = 15  # seconds; a database that scales to zero may have to wake up first
+# Of these another attempt may well succeed, and one failed build is a worse answer than a few seconds.
+_PASSING = (TooManyConnections, CannotConnectNow, ConnectionFailure)
+_PAUSE = 0.5  # seconds between attempts, at most
 MINIMUM_MAJOR_VERSION = 16
 # Without it the server notices a dead client only when the statement under way has ended, and holds its locks until
 # then (manual 19.3.2).
@@ -37,20 +45,27 @@ Connection = psycopg.Connection[tuple[object, ...]]
 def connect(purpose: str = "db migrate") -> Connection:
     """Open a connection to the server itself, in autocommit mode, that shows in pg_stat_activity who migrates.
 
-    Raises DatabaseUnavailable, ConfigurationError; DirectConnectionRequired where only a pooler is known, Refused where
-    the server is too old.
+    A server that is full or starting, and a connection that is cut while it is made, are tried again for as long as
+    CONNECT_TIMEOUT. Raises DatabaseUnavailable, ConfigurationError; DirectConnectionRequired where only a pooler is
+    known, Refused where the server is too old.
     """
     url = direct_url()
     settings = _session_settings()
     through_pooler = provider_of(url).pooler != "none"  # one that keeps our session, but takes no options
+    patience = time.monotonic() + CONNECT_TIMEOUT
     try:
-        try:
-            connection = _open(url, purpose, {} if through_pooler else settings)
-        except psycopg.Error as error:
-            if _WATCH not in str(error):
-                raise
-            del settings[_WATCH]  # a server on Windows cannot watch its sockets, and refuses to start the session
-            connection = _open(url, purpose, settings)
+        while True:
+            try:
+                connection = _open(url, purpose, {} if through_pooler else settings)
+                break
+            except psycopg.Error as error:
+                passing = isinstance(connect_error_from(error.sqlstate, str(error)), _PASSING)
+                if _WATCH in str(error) and _WATCH in settings:
+                    del settings[_WATCH]  # a server on Windows cannot watch its sockets, and refuses to start it
+                elif passing and time.monotonic() < patience:
+                    time.sleep(random.uniform(0.1, _PAUSE))  # noqa: S311
+                else:
+                    raise
     except psycopg.Error as error:
         # Not chained: the driver's error object holds the password (its pgconn).
         raise _not_connected(url, error) from None
@@ -102,6 +117,7 @@ def _session_settings() -> dict[str, str]:
         "idle_in_transaction_session_timeout": "0",
         "lock_timeout": f"{get_settings().migration_lock_timeout * 1000:.0f}",
         _WATCH: "2s",
+        **SERVER_KEEPALIVES,
     }
 
 
@@ -112,8 +128,8 @@ def _open(url: DatabaseURL, purpose: str, settings: dict[str, str]) -> Connectio
     own = url.params.get("options")
     parameters = {
         "connect_timeout": str(CONNECT_TIMEOUT),
-        # Half a minute, well below what network gateways allow an idle connection: the lock's is idle for long.
-        "keepalives_idle": "30",
+        # Well below what network gateways allow an idle connection: the lock's is idle for long.
+        **KEEPALIVES,
         **url.connect_kwargs(),
         "application_name": _application_name(purpose),
         **({"options": startup_options(settings, own)} if settings or own else {}),

@@ -115,6 +115,8 @@ def _of_driver(error: "psycopg.Error | SQLAlchemyError") -> tuple[str, str | Non
 
 def _solutions(migration: Migration, statement: Statement, sqlstate: str | None) -> list[str]:
     solutions = [_ADVICE[sqlstate]] if sqlstate in _ADVICE else []
+    if sqlstate is None or sqlstate.startswith(("08", "57P")):
+        solutions.append("The file is not to blame: the connection was lost. Run again once the database answers.")
     if "CONCURRENTLY" in statement.words and "INDEX" in statement.words and not migration.transactional:
         solutions.append("Mend the cause and run again: an INVALID index that a build has left is dropped first.")
     return solutions or ["Mend the file and run again."]

@@ -10,6 +10,8 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from ops import embedded
+from shared.db.providers import provider_of
+from shared.db.session import KEEPALIVES, SERVER_KEEPALIVES, startup_options
 from shared.db.url import DatabaseURL
 from shared.errors import ConfigurationError, LocalEnvironmentError
 
@@ -94,7 +96,9 @@ def arguments(url: DatabaseURL) -> str:
             "DATABASE_URL has an sslpassword, which PostgreSQL's programs take only where everybody can read it.",
             solutions=["Use a client key without a password, in a file that only you can read."],
         )
-    named = {"application_name": "db backup", "keepalives_idle": "30", **url.params}
+    named = {"application_name": "db backup", **KEEPALIVES, **url.params}
+    if provider_of(url).pooler == "none":  # one that keeps our session takes no options
+        named["options"] = startup_options(SERVER_KEEPALIVES, url.params.get("options"))
     return replace(url, password=None, params=named).render(password=True)
 
 

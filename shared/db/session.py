@@ -25,6 +25,14 @@ KEEPALIVES: Mapping[str, str] = {
     "tcp_user_timeout": "30000",
 }
 
+# The same for the server, whose client may be beyond a dead network: for sessions that no limit below ends.
+SERVER_KEEPALIVES: Mapping[str, str] = {
+    "tcp_keepalives_idle": "15",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
+
 
 class SessionLimits(NamedTuple):
     """Server-side limits in seconds (PostgreSQL manual 19.11 and 19.3)."""

@@ -36,9 +36,14 @@ def silent(world: World) -> Told:
 
 @fault("black hole under way", ANY)
 def black_hole(world: World) -> Told:
-    """From the statement on, every byte of the connection vanishes."""
-    world.proxy.on("client", world.activity.strike, do="black hole")
-    return world.run()
+    """From the statement on, no packet of the connection arrives on either side, or is acknowledged."""
+    world.proxy.on("client", world.activity.strike, do="unplug")
+    try:
+        return world.run()
+    finally:
+        # Who is cut off hears no goodbye either: the server finds out by itself, where the activity waits for that.
+        if world.is_request:
+            world.proxy.cut("rst")
 
 
 @fault("RST before the statement arrives", ANY, fast=REQUESTS)

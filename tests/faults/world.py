@@ -26,6 +26,7 @@ from tests.servers.proxy import WireProxy
 from tests.shared.db.watching import sessions, until
 
 WARM, STRUCK, AFTER = 1, 2, 3  # the number of the run before the fault, of the one it strikes, and of the one after
+LEFT = 40.0  # seconds for a session to be gone whose client vanished: the server asks three times, after 15 s
 HANG = activities.DEADLINE + 2.0  # seconds for a request to be answered: its deadline, and what a cancellation takes
 
 
@@ -94,7 +95,7 @@ class World:
         """Begin the activity and return when its statement is held on the way; `proxy.resume()` lets it go on."""
         trap = self.proxy.on("client", self.activity.strike, do="pause")
         end = self.begin()
-        trap.wait()
+        trap.wait(activities.PATIENCE)
         return end
 
     def rows(self, sql: str) -> list[Any]:
@@ -120,7 +121,8 @@ class World:
         statistics = db.get_pool().statistics()
         assert (statistics["in_use"], statistics["waiting"]) == (0, 0), statistics
         db.close_db(grace=0)
-        until(lambda: not sessions(self.postgres, self.database))
+        until(lambda: not sessions(self.postgres, self.database), LEFT)
+        self.proxy.cut("rst")  # what a dead network holds ends with the proxy only
         until(lambda: not self.proxy.links)
         return seconds
 

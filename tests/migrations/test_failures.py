@@ -4,14 +4,16 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
 from migrations import files, runner
-from shared.errors import MigrationError
+from shared.errors import DatabaseUnavailable, MigrationError
 from tests.migrations import catalog
 from tests.migrations.conftest import Folder, Project
+from tests.servers.proxy import WireProxy
 
 WAIT = 20.0  # seconds in which another process is expected to get somewhere
 
@@ -183,10 +185,32 @@ def test_a_cut_connection_is_named_with_the_statement(url: str, folder: Folder, 
         "20260101000000_a", "CREATE TABLE t (x int);\nSELECT pg_terminate_backend(pg_backend_pid());", header=header
     )
 
-    with pytest.raises(MigrationError, match=r"20260101000000_a\.sql failed in line 5\."):
+    with pytest.raises(MigrationError, match=r"20260101000000_a\.sql failed in line 5\.") as raised:
         runner.deploy(report=said.append, directory=folder.path)
 
+    assert raised.value.solutions[0].startswith("The file is not to blame: the connection was lost.")
     assert catalog.revision(url) is None
+
+
+def test_a_connection_that_is_cut_while_it_is_made_is_made_again(
+    url: str, use: Callable[..., None], folder: Folder, said: list[str], wire_proxy: WireProxy
+) -> None:
+    """A build that fails because a database wakes up, or a gateway restarts, is a worse answer than a second try."""
+    use(DATABASE_URL=wire_proxy.url(url), DATABASE_DISABLE_SSL="true")
+    folder.add("20260101000000_first")
+    for _ in range(2):
+        wire_proxy.on("server", 1, do="fin")
+    assert runner.deploy(report=said.append, directory=folder.path).applied
+
+
+def test_a_password_that_is_refused_is_not_tried_again(
+    url: str, use: Callable[..., None], folder: Folder, wire_proxy: WireProxy
+) -> None:
+    parts = urlsplit(wire_proxy.url(url))
+    use(DATABASE_URL=parts._replace(netloc=f"app:wrong@{parts.netloc.rpartition('@')[2]}").geturl())
+    with wire_proxy.count() as count, pytest.raises(DatabaseUnavailable):
+        runner.status(directory=folder.path)
+    assert count.connections == 1
 
 
 def test_a_lost_lock_is_told(url: str, folder: Folder, said: list[str]) -> None:

@@ -132,7 +132,7 @@ class WireProxy:
         `match` is a sequence of bytes (of plain text), or a number: so many bytes more, counted over all connections,
         are carried, and it springs at the next one. For bytes, `when` is "before" they are carried, "after", or at
         the "answer" to them, of which only the first `carried` bytes are: then the server has done what it was asked
-        for.
+        for. A black hole acknowledges what it swallows, as a middlebox does; "unplug" does not, as a dead network.
         """
         trap = Trap(source, match, do, when, carried)
         self._call(lambda: self.traps.append(trap))

@@ -6,6 +6,7 @@ All of it lives in the thread of the proxy's event loop, except Count and Trap.w
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import socket
 import struct
 import threading
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
 
 Side = Literal["client", "server"]
 Cut = Literal["fin", "rst"]
-Do = Literal["nothing", "fin", "rst", "black hole", "pause"]
+Do = Literal["nothing", "fin", "rst", "black hole", "unplug", "pause"]
 When = Literal["before", "after", "answer"]
 
 QUEUE_LIMIT = 256 * 1024  # bytes on the way in one direction, beyond which their sender is no longer read
 WAIT = 10.0  # seconds until a trap that does not spring is an error
 WILL_SPEAK = 1.0  # seconds to wait for a client that is known not to be waiting itself
 TAIL = 64  # bytes remembered, for a match that two chunks share
+SO_ATTACH_FILTER = 26  # Linux; Python does not name it
 
 
 @dataclass
@@ -138,6 +140,10 @@ class Link:
             self.cut(what, "both")
         elif what == "black hole":
             self.black = True
+        elif what == "unplug":
+            self.black = True
+            self.client.unplug()
+            self.server.unplug()
         elif what == "pause":
             self.paused = True
             self.client.adjust_reading()
@@ -272,6 +278,13 @@ class End(asyncio.Protocol):
             linger = struct.pack("ii", 1, 0)  # close() then sends RST
             self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             self._transport.abort()
+
+    def unplug(self) -> None:
+        """Have the kernel drop every packet that comes to this end: none is acknowledged (Linux; socket(7))."""
+        assert self._transport is not None
+        drop = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # BPF_RET | BPF_K: keep 0 bytes
+        program = struct.pack("HL", 1, ctypes.addressof(drop))
+        self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
 
     # -- asyncio.Protocol --------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import socketserver
 import threading
@@ -196,6 +197,18 @@ def test_a_black_hole_swallows_both_ways(proxy: WireProxy, client: socket.socket
     assert echo.received == [b"hello\n"]
     with socket.create_connection((proxy.host, proxy.port), timeout=10) as other:
         assert ask(other) == b"hello\n"
+
+
+def test_an_unplugged_connection_acknowledges_nothing(proxy: WireProxy, client: socket.socket) -> None:
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 300)  # ms
+    ask(client)
+    trap = proxy.on("client", b"unplug", do="unplug")
+    client.sendall(b"unplug\n")
+    trap.wait()
+    client.sendall(b"lost\n")
+    with pytest.raises(TimeoutError) as raised:
+        client.recv(1)
+    assert raised.value.errno == errno.ETIMEDOUT  # the kernel's word, not that of Python's own timeout
 
 
 def test_a_pause_loses_nothing(proxy: WireProxy, client: socket.socket) -> None:
