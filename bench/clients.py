@@ -66,8 +66,11 @@ def ours_later(url: str) -> Iterator[Read]:
             yield read
 
 
-def raw(*, autocommit: bool) -> Session:
-    """Make a session of one connection; without autocommit each read is a transaction, which is psycopg's default."""
+def raw(*, autocommit: bool, prepare_threshold: int | None = 5) -> Session:
+    """Make a session of one connection; without autocommit each read is a transaction, which is psycopg's default.
+
+    So is it to prepare a statement at its sixth use. Behind a transaction pooler users switch that off.
+    """
 
     @contextmanager
     def session(url: str) -> Iterator[Read]:
@@ -77,7 +80,9 @@ def raw(*, autocommit: bool) -> Session:
             def read(id: int) -> Iterator[object]:
                 nonlocal connection
                 if connection is None:
-                    connection = psycopg.connect(url, autocommit=autocommit, row_factory=dict_row)
+                    connection = psycopg.connect(
+                        url, autocommit=autocommit, prepare_threshold=prepare_threshold, row_factory=dict_row
+                    )
                     stack.callback(connection.close)
                 yield connection.execute(SQL, {"id": id}).fetchone()
                 if not autocommit:
@@ -152,6 +157,7 @@ SESSIONS = {
     "ours-later": ours_later,
     "ours-pg8000": ours("pg8000"),
     "psycopg": raw(autocommit=True),
+    "psycopg-unprepared": raw(autocommit=True, prepare_threshold=None),
     "psycopg-transaction": raw(autocommit=False),
     "psycopg-pool": psycopg_pool(min_size=1, max_size=10),
     "psycopg-pool-check": psycopg_pool(min_size=1, max_size=10, check=ConnectionPool.check_connection),
@@ -160,7 +166,13 @@ SESSIONS = {
     "sqlalchemy-nullpool": sql_alchemy(poolclass=sqlalchemy.NullPool),
     "floor": floor,
 }
-ONE_CONNECTION = {"psycopg", "psycopg-transaction", "floor"}  # a thread cannot share it: each gets a session
+# A thread cannot share it: each gets a session.
+ONE_CONNECTION = {
+    "psycopg",
+    "psycopg-unprepared",
+    "psycopg-transaction",
+    "floor",
+}
 
 
 class Client:
