@@ -4,6 +4,7 @@ They are opened here rather than taken from the pool, because a migration holds 
 may run for minutes.
 """
 
+import logging
 import os
 import random
 import re
@@ -40,6 +41,9 @@ MINIMUM_MAJOR_VERSION = 16
 _WATCH = "client_connection_check_interval"
 
 Connection = psycopg.Connection[tuple[object, ...]]
+
+# Where a session ends in a transaction the driver warns that it cannot roll back, and the error itself tells enough.
+logging.getLogger("psycopg").setLevel(logging.ERROR)
 
 
 def connect(purpose: str = "db migrate") -> Connection:

@@ -172,7 +172,7 @@ def _dump(chosen: Tools, place: Place, name: str, snapshot: str, found: contents
         if code != 0:
             raise BackupError(
                 f"pg_dump failed: {problems or f'it was ended (exit code {code})'}",
-                solutions=["Nothing was kept of it."],
+                solutions=["Nothing was kept of it. Run it again once the cause is gone."],
             )
     return size, digest
 

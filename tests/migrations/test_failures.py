@@ -180,7 +180,9 @@ def test_outside_a_transaction_what_ran_stays_and_the_message_says_so(
 
 
 @pytest.mark.parametrize("header", ["", "-- transaction: none"])
-def test_a_cut_connection_is_named_with_the_statement(url: str, folder: Folder, said: list[str], header: str) -> None:
+def test_a_cut_connection_is_named_with_the_statement(
+    url: str, folder: Folder, said: list[str], header: str, caplog: pytest.LogCaptureFixture
+) -> None:
     folder.add(
         "20260101000000_a", "CREATE TABLE t (x int);\nSELECT pg_terminate_backend(pg_backend_pid());", header=header
     )
@@ -189,7 +191,22 @@ def test_a_cut_connection_is_named_with_the_statement(url: str, folder: Folder, 
         runner.deploy(report=said.append, directory=folder.path)
 
     assert raised.value.solutions[0].startswith("The file is not to blame: the connection was lost.")
+    assert not caplog.records, "a terminal would show them"
     assert catalog.revision(url) is None
+
+
+def test_a_session_ended_at_commit_leaves_open_whether_it_is_applied(url: str, folder: Folder, said: list[str]) -> None:
+    folder.add(
+        "20260101000000_a",
+        "CREATE TABLE t (x int);\nCREATE FUNCTION e() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END$$;\n"
+        "CREATE CONSTRAINT TRIGGER e AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION e();\n"
+        "INSERT INTO t VALUES (1);",
+    )
+    with pytest.raises(MigrationError, match="lost at COMMIT; it may be applied or not") as raised:
+        runner.deploy(report=said.append, directory=folder.path)
+    assert raised.value.sqlstate == "57P01"
 
 
 def test_a_connection_that_is_cut_while_it_is_made_is_made_again(
