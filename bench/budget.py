@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from bench.fleet_model import Pooling, Scenario
+from bench.scenario import Pooling, Scenario
 
 
 @dataclass(frozen=True)

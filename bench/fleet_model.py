@@ -10,89 +10,13 @@ import heapq
 import itertools
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+from bench.scenario import Outcome, Scenario
+
 _RETRY = (0.25, 0.5)  # seconds between attempts while the server is full (shared/db/pool.py)
-
-
-@dataclass(frozen=True)
-class Pooling:
-    """How an instance keeps connections; times in seconds.
-
-    `server` is how much later than the instance the server closes an idle connection, None where it never does. With
-    `timer` the instance closes idle ones by itself, unless it is frozen: a common pool. Ours has no timer.
-    """
-
-    maximum: int
-    idle: float
-    surplus: float
-    server: float | None
-    timer: bool = False
-
-
-@dataclass(frozen=True)
-class Freeze:
-    """Somebody stops the first `instances` from `begin` to `end` (seconds); they are asked nothing meanwhile."""
-
-    begin: float
-    end: float
-    instances: int
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """What is simulated; times in seconds.
-
-    Requests come to each instance at random, `rate` a second, or from `users`, each of which waits for its answer and
-    asks again `interval` after it had asked. `service` are weights and the time that a connection is held. An instance
-    freezes `freeze_after` its last answer (None: never) and thaws with the next request. `pooler` is the number of its
-    server connections; `slots` the server's.
-    """
-
-    instances: int
-    seconds: float
-    pooling: Pooling
-    service: Sequence[tuple[float, float]]
-    rate: float = 0.0
-    users: int = 0
-    interval: float = 1.0
-    burst: bool = False
-    concurrency: int = 10
-    freeze_after: float | None = 0.1
-    freezes: Sequence[Freeze] = ()
-    slots: int = 97
-    pooler: int | None = None
-    connect: float = 0.01
-
-
-@dataclass
-class Outcome:
-    """What came of it: connections at the server over time, and how long requests waited for one."""
-
-    held: list[tuple[float, int]] = field(default_factory=lambda: [(0.0, 0)])
-    waits: list[float] = field(default_factory=list)
-    opened: int = 0
-    refused: int = 0  # attempts that a full server refused
-
-    def peak(self) -> int:
-        """Give the most that there were at once."""
-        return max(number for _, number in self.held)
-
-    def at(self, moment: float) -> int:
-        """Give how many there were at a moment."""
-        return next((number for time, number in reversed(self.held) if time <= moment), 0)
-
-    def mean(self, begin: float, end: float) -> float:
-        """Give the average over a span of time."""
-        points = [*((time, number) for time, number in self.held if time < end), (end, 0)]
-        area = sum(
-            number * (following - max(begin, time))
-            for (time, number), (following, _) in itertools.pairwise(points)
-            if following > begin
-        )
-        return area / (end - begin)
 
 
 @dataclass(eq=False)
@@ -114,6 +38,7 @@ class _Instance:
         self.is_frozen = False
         self.is_stopped = False  # by somebody, and not for want of requests
         self.last_answer = 0.0
+        self.works_until = 0.0
         self.queue: deque[Callable[[], None]] = deque()  # for the platform's concurrency, or while stopped
         self.waiters: deque[Callable[[_Connection], None]] = deque()  # for a connection
 
@@ -180,6 +105,10 @@ class _Run:
     def _begin(self, instance: _Instance, answered: Callable[[], None]) -> None:
         instance.active += 1
         self._thaw(instance)
+        instance.works_until = max(self._now, instance.works_until) + self._scenario.handling
+        self._after(instance.works_until - self._now, self._handled, instance, answered)
+
+    def _handled(self, instance: _Instance, answered: Callable[[], None]) -> None:
         asked = self._now
         self._lease(instance, lambda connection: self._serve(instance, connection, asked, answered))
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from bench.budget import budget
-from bench.fleet_model import Freeze, Outcome, Scenario, simulate
+from bench.fleet_model import simulate
+from bench.scenario import Freeze, Outcome, Scenario
 from bench.simulation import COMMON, OURS, SERVICE, UNLIMITED, against, comparison_plot, quiet, scenario_of, storms_in
 from shared.db.session import MARGIN
 from shared.db.sizes import pool_size
@@ -97,6 +98,10 @@ def test_a_request_waits_where_the_pool_or_the_instance_has_no_room() -> None:
     assert narrow.peak() == 20
     assert len(narrow.waits) == 100
     assert simulate(burst(concurrency=3)).peak() == 30
+
+
+def test_requests_that_an_instance_takes_in_turn_do_not_meet_at_the_pool() -> None:
+    assert simulate(burst(service=((1, 0.002),), handling=0.02)).peak() == 10
 
 
 def test_those_who_are_stopped_are_asked_nothing_and_lose_what_they_held() -> None:
