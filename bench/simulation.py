@@ -183,8 +183,7 @@ def against(measured: Sequence[Storm]) -> Table:
     columns = ["Storm", "Instances", "Peak, measured", "simulated", "Mean, measured", "simulated", "End, measured"]
     note = (
         "The model has no processors: in a burst from zero the instances of one machine take turns to begin, and come "
-        "to their connections later than simulated. It begins with no connection, where a storm may begin with those of "
-        "the one before it."
+        "to their connections later than simulated. It begins with no connection, a storm with those of the one before."
     )
     return Table("The storms and the simulation", [*columns, "simulated"], rows, note)
 
