@@ -1,163 +1,163 @@
-"""A deploy beside `alembic upgrade head`: with nothing pending, and the first one of 20 small revisions.
+"""A deploy beside Alembic, drizzle-kit and node-pg-migrate: with nothing pending, and the first one.
 
-    make bench
+    python -m bench.migrations
 
-Whole processes, in turns, each pair over folders of the same revisions and databases of one server. Prints the medians
-of their CPU (user and system, of the process alone) and of the time on the clock, and the median of the ratio in each
-turn. The peer is a plain Alembic folder: its revisions hold the same SQL, its env.py connects and runs them.
+Whole processes, in turns, each tool over a folder of the same small revisions and a database of its own, on one
+server. Writes the medians of their CPU and of the time on the clock, how this project's compare in each turn, and the
+flights of each, which a proxy counts.
 """
 
-import os
-import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import psycopg
-from rich.console import Console
-from rich.table import Table
 
+from bench.migration_tools import ALEMBIC, DEPLOY, Cost, Tool, make
+from bench.peers import met, ratio
 from bench.reads import server
-from migrations.files import LOADER
+from tests import results
+from tests.servers.proxy import WireProxy
 
-TURNS = 11
-FIRST_RUN = 20  # revisions
-ROOT = Path(__file__).parent.parent
+TURNS = 9
+FIRST_TURNS = 5
+NOTHING_PENDING = (10, 100, 1000)  # revisions
+FIRST_RUN = (20, 100)
+COUNTED = 20  # revisions of those whose flights are counted
+GOAL = 0.5  # of Alembic's, with nothing pending
 
-_SQL = "CREATE TABLE t{n} (id bigint PRIMARY KEY, name text NOT NULL)"
-_OURS = "-- Create t{n}: something to migrate.\n-- parent: {parent}\n\n{sql};\n\n-- down\n\nDROP TABLE t{n};\n"
-_THEIRS = """\
-from alembic import op
-
-revision = "{revision}"
-down_revision = {parent!r}
-
-
-def upgrade():
-    op.execute("{sql}")
+Costs = Mapping[str, list[Cost]]  # of each tool, its turns
+Times = Callable[[list[Cost]], list[float]]  # one kind of their times
 
 
-def downgrade():
-    op.execute("DROP TABLE t{n}")
-"""
-_ENV = """\
-import os
+class Flights(NamedTuple):
+    """The round trips of a tool."""
 
-from alembic import context
-from sqlalchemy import create_engine, pool
-
-engine = create_engine(os.environ["DATABASE_URL"].replace("postgresql://", "postgresql+psycopg://"), poolclass=pool.NullPool)
-with engine.connect() as connection:
-    context.configure(connection=connection, transaction_per_migration=True)
-    with context.begin_transaction():
-        context.run_migrations()
-"""  # noqa: E501
-
-
-class Cost(NamedTuple):
-    """What one process cost, in milliseconds."""
-
-    cpu: float
-    wall: float
-
-
-class Side:
-    """One of the two: a folder with revisions, and the command that applies them."""
-
-    def __init__(self, name: str, folder: Path, command: list[str]) -> None:
-        self.name = name
-        self.folder = folder
-        self.command = command
-
-    def run(self, url: str) -> Cost:
-        """Run it on this database."""
-        environ = {**os.environ, "DATABASE_URL": url, "APP_ENV": "test"}
-        environ.pop("PYTHONDONTWRITEBYTECODE", None)  # both sides run from compiled files after the first turn
-        begun = time.perf_counter()
-        process = subprocess.Popen(
-            [sys.executable, "-m", *self.command], cwd=self.folder, env=environ, stdout=subprocess.DEVNULL
-        )
-        _, status, used = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - begun
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise SystemExit(f"{self.name} failed")
-        return Cost(1000 * (used.ru_utime + used.ru_stime), 1000 * wall)
+    first: int
+    nothing: int
 
 
 def main() -> None:
-    """Measure, and print a table."""
-    table = Table(
-        title=f"A deploy and `alembic upgrade head`, ms, PostgreSQL on loopback, Python {sys.version.split()[0]}"
-    )
-    for heading in ("", "CPU, deploy", "CPU, Alembic", "ratio", "clock, deploy", "clock, Alembic", "ratio"):
-        table.add_column(heading, justify="right" if heading else "left")
-    with tempfile.TemporaryDirectory() as folder, server(Path(folder)) as url:
-        for number in (10, 1000):
-            table.add_row(f"nothing pending, {number} revisions", *compare(Path(folder), url, number, first=False))
-        table.add_row(f"first run of {FIRST_RUN}", *compare(Path(folder), url, FIRST_RUN, first=True))
-    Console(width=120).print(table)
+    """Measure, and keep the result."""
+    costs = {}
+    with tempfile.TemporaryDirectory() as name, server(Path(name)) as url:
+        folder = Path(name)
+        for number in NOTHING_PENDING:
+            costs[_nothing(number)] = measure(make(folder / f"nothing-{number}", number), url, TURNS, first=False)
+        for number in FIRST_RUN:
+            costs[f"first run of {number}"] = measure(make(folder / f"{number}", number), url, FIRST_TURNS, first=True)
+        flights = {tool.name: count(tool, url) for tool in make(folder / "flights", COUNTED)}
+    kept = report(costs, flights)
+    results.keep(kept)
+    print(results.markdown(results.load(kept.name)))
 
 
-def compare(folder: Path, url: str, number: int, *, first: bool) -> list[str]:
-    """Give the cells of a row: medians of both, and of the ratio in each turn."""
-    sides = (ours(folder / f"ours-{number}", number), theirs(folder / f"theirs-{number}", number))
-    turns = []
-    for turn in range(TURNS + 1):
-        costs = []
-        for side in sides:
-            database = f"{side.name}_{number}".lower()
+def measure(tools: Sequence[Tool], url: str, turns: int, *, first: bool) -> Costs:
+    """Give each its turn, so many times over after one to warm up; `first` on a new database each time."""
+    costs: dict[str, list[Cost]] = {tool.name: [] for tool in tools}
+    for turn in range(turns + 1):
+        for tool in tools:
             if first or turn == 0:
-                with psycopg.connect(url, autocommit=True) as connection:
-                    connection.execute(f"DROP DATABASE IF EXISTS {database}")
-                    connection.execute(f"CREATE DATABASE {database}")
-            costs.append(side.run(f"{url.rpartition('/')[0]}/{database}"))
-        if turn:  # the first one compiles, and where nothing is to be pending, applies
-            turns.append(costs)
+                _new_database(tool, url)
+            cost = tool.run(_database(tool, url))
+            if turn:  # the first one compiles, and where nothing is to be pending, applies
+                costs[tool.name].append(cost)
+    return costs
+
+
+def count(tool: Tool, url: str) -> Flights:
+    """Count the flights of the first run, and of one with nothing pending."""
+    _new_database(tool, url)
+    with WireProxy("127.0.0.1", int(url.rpartition(":")[2].partition("/")[0])) as proxy:
+        way = f"{proxy.url(_database(tool, url))}?sslmode=disable"
+        with proxy.count() as first:
+            tool.run(way)
+        with proxy.count() as nothing:
+            tool.run(way)
+    return Flights(first.flights, nothing.flights)
+
+
+def report(costs: Mapping[str, Costs], flights: Mapping[str, Flights]) -> results.Result:
+    """Compare medians, and each turn of the deploy with the peers' of the same turn."""
+    tools = list(flights)
+    goals = []
+    for number in NOTHING_PENDING:
+        of = costs[_nothing(number)]
+        for times, label in ((_walls, "by the clock"), (_cpus, "CPU")):
+            value = ratio(times(of[DEPLOY]), times(of[ALEMBIC]))
+            goals.append((f"{_nothing(number)}, {label}", f"<= {GOAL:.2f}", f"{value:.2f}", met(value <= GOAL)))
+    return results.Result(
+        name="migrations",
+        page="docs/PERFORMANCE.md",
+        command="python -m bench.migrations",
+        tables=[
+            results.Table("By the clock, ms", ("", *tools), [_row(_walls, *item) for item in costs.items()]),
+            results.Table(
+                "CPU of the process, ms",
+                ("", *tools),
+                [_row(_cpus, *item) for item in costs.items()],
+                "In brackets: the deploy, x this tool; the median of the ratios of all turns.",
+            ),
+            results.Table(
+                f"Flights, {COUNTED} revisions, without TLS",
+                ("", *tools),
+                [
+                    ("nothing pending", *(str(of.nothing) for of in flights.values())),
+                    (f"first run of {COUNTED}", *(str(of.first) for of in flights.values())),
+                ],
+            ),
+            results.Table(f"Goals: the deploy / {ALEMBIC}", ("", "Goal", "Measured", "Met"), goals),
+        ],
+        plots=[
+            results.Plot(
+                "migrations.svg",
+                "Time that each tool needs with nothing pending, over the number of revisions",
+                "revisions, all applied",
+                "ms by the clock",
+                {
+                    tool: [
+                        (number, round(statistics.median(_walls(costs[_nothing(number)][tool]))))
+                        for number in NOTHING_PENDING
+                    ]
+                    for tool in tools
+                },
+            )
+        ],
+    )
+
+
+def _row(times: Times, label: str, costs: Costs) -> tuple[str, ...]:
     cells = []
-    for kind in (0, 1):
-        deploy, alembic = ([turn[side][kind] for turn in turns] for side in (0, 1))
-        ratio = statistics.median(a / b for a, b in zip(deploy, alembic, strict=True))
-        cells += [f"{statistics.median(deploy):.0f}", f"{statistics.median(alembic):.0f}", f"{ratio:.2f}"]
-    return cells
+    for tool, turns in costs.items():
+        compared = "" if tool == DEPLOY else f" ({ratio(times(costs[DEPLOY]), times(turns)):.2f})"
+        cells.append(f"{statistics.median(times(turns)):.0f}{compared}")
+    return (label, *cells)
 
 
-def ours(folder: Path, number: int) -> Side:
-    """Copy what ships, with other revisions and without the sample tables, which no essential data is for then."""
-    for room in ("migrations", "shared"):
-        shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("versions", "__pycache__"))
-    (folder / "shared/db/schema_head.py").write_text('REVISION = ""\nTABLES = ()\n')
-    versions = folder / "migrations" / "versions"
-    versions.mkdir()
-    parent = "none"
-    for n in range(number):
-        revision, sql = _revision(n), _SQL.format(n=n)
-        (versions / f"{revision}_t{n}.sql").write_text(_OURS.format(n=n, parent=parent, sql=sql))
-        (versions / f"{revision}_t{n}.py").write_text(LOADER)
-        parent = revision
-    return Side("deploy", folder, ["migrations", "deploy"])
+def _nothing(number: int) -> str:
+    return f"nothing pending, {number} revisions"
 
 
-def theirs(folder: Path, number: int) -> Side:
-    """Write what `alembic init` would, as far as it is needed."""
-    versions = folder / "scripts" / "versions"
-    versions.mkdir(parents=True)
-    (folder / "alembic.ini").write_text("[alembic]\nscript_location = %(here)s/scripts\npath_separator = os\n")
-    (folder / "scripts" / "env.py").write_text(_ENV)
-    parent = None
-    for n in range(number):
-        revision, sql = _revision(n), _SQL.format(n=n)
-        (versions / f"{revision}_t{n}.py").write_text(_THEIRS.format(n=n, revision=revision, parent=parent, sql=sql))
-        parent = revision
-    return Side("alembic", folder, ["alembic", "upgrade", "head"])
+def _walls(turns: list[Cost]) -> list[float]:
+    return [turn.wall for turn in turns]
 
 
-def _revision(n: int) -> str:
-    return f"20260101{n // 3600:02}{n // 60 % 60:02}{n % 60:02}"
+def _cpus(turns: list[Cost]) -> list[float]:
+    return [turn.cpu for turn in turns]
+
+
+def _new_database(tool: Tool, url: str) -> None:
+    name = _database(tool, url).rpartition("/")[2]
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {name}")
+        connection.execute(f"CREATE DATABASE {name}")
+
+
+def _database(tool: Tool, url: str) -> str:
+    """Give the URL of a tool's database."""
+    return f"{url.rpartition('/')[0]}/{tool.name.lower().replace('-', '_')}"
 
 
 if __name__ == "__main__":
