@@ -10,10 +10,24 @@ from tests.faults.world import World
 REQUESTS = ("read", "write", "COMMIT", "sign-in", "health")
 WITHIN = 9  # bytes of an answer that arrive: the middle of a message, whatever it is
 CONNECTING = (1, 30, 130, 250, 500)  # bytes of the server: within its words on the password, and its parameters
-ANY = dict.fromkeys((*REQUESTS, "migration", "backup"), "?")
+ANSWERED = dict.fromkeys((*REQUESTS, "migration", "backup"), "answered")
+# One connection is lost with a statement on its way. A transaction runs again; a single statement is never sent twice.
+LOST = {
+    **dict.fromkeys(REQUESTS, "503 connection_failure"),
+    "write": "answered, at another attempt",
+    "COMMIT": "500 transaction_resolution_unknown",
+    "migration": "exit 6",
+    "backup": "exit 16",
+}
+NO_ANSWER = "503 | 503 deadline_exceeded"  # the check itself may be over before the answer has to be given
 
 
-@fault("refused", ANY, is_cold=True, fast=REQUESTS)
+def no_connection(diagnosis: str) -> dict[str, str]:
+    """Give the words where none can be made."""
+    return {**dict.fromkeys(REQUESTS, f"503 {diagnosis}"), "migration": "exit 4", "backup": "exit 4"}
+
+
+@fault("refused", no_connection("connection_refused"), is_cold=True, fast=REQUESTS)
 def refused(world: World) -> Told:
     """Nobody listens at the address."""
     world.proxy.refuse()
@@ -23,7 +37,7 @@ def refused(world: World) -> Told:
         world.proxy.accept()
 
 
-@fault("accepts, and is silent", ANY, is_cold=True)
+@fault("accepts, and is silent", no_connection("connection_timeout"), is_cold=True)
 def silent(world: World) -> Told:
     """Somebody takes the connection and says nothing."""
     world.proxy.silence()
@@ -34,7 +48,16 @@ def silent(world: World) -> Told:
         world.proxy.cut("rst")
 
 
-@fault("black hole under way", ANY)
+@fault(
+    "black hole under way",
+    {
+        **dict.fromkeys(REQUESTS, "504 deadline_exceeded"),
+        "COMMIT": LOST["COMMIT"],
+        "health": NO_ANSWER,
+        "migration": "exit 6",
+        "backup": "exit 16",
+    },
+)
 def black_hole(world: World) -> Told:
     """From the statement on, no packet of the connection arrives on either side, or is acknowledged."""
     world.proxy.on("client", world.activity.strike, do="unplug")
@@ -46,35 +69,35 @@ def black_hole(world: World) -> Told:
             world.proxy.cut("rst")
 
 
-@fault("RST before the statement arrives", ANY, fast=REQUESTS)
+@fault("RST before the statement arrives", LOST, fast=REQUESTS)
 def reset_before(world: World) -> Told:
     """The connection is reset before the server has the statement."""
     world.proxy.on("client", world.activity.strike, do="rst")
     return world.run()
 
 
-@fault("RST in place of the answer", ANY, fast=REQUESTS)
+@fault("RST in place of the answer", LOST, fast=REQUESTS)
 def reset_answer(world: World) -> Told:
     """The server has done it, and the connection is reset in place of the answer."""
     world.proxy.on("client", world.activity.strike, do="rst", when="answer")
     return world.run()
 
 
-@fault("FIN in place of the answer", ANY, fast=REQUESTS)
+@fault("FIN in place of the answer", LOST, fast=REQUESTS)
 def end_answer(world: World) -> Told:
     """The server has done it, and the connection ends in place of the answer."""
     world.proxy.on("client", world.activity.strike, do="fin", when="answer")
     return world.run()
 
 
-@fault("FIN within the result", ANY, fast=REQUESTS)
+@fault("FIN within the result", LOST, fast=REQUESTS)
 def end_within(world: World) -> Told:
     """The connection ends after the first bytes of the result."""
     world.proxy.on("client", world.activity.strike, do="fin", when="answer", carried=WITHIN)
     return world.run()
 
 
-@fault("cut at any byte while connecting", ANY, is_cold=True, fast=REQUESTS)
+@fault("cut at any byte while connecting", ANSWERED, is_cold=True, fast=REQUESTS)
 def cut_while_connecting(world: World) -> Told:
     """The connection is cut once after so many bytes of the server."""
     told = []
@@ -86,7 +109,7 @@ def cut_while_connecting(world: World) -> Told:
     return max(told, key=lambda one: (not one.is_answered, one.seconds))
 
 
-@fault("1 s of latency", ANY)
+@fault("1 s of latency", {**ANSWERED, **dict.fromkeys(("write", "COMMIT", "sign-in"), "504 deadline_exceeded")})
 def latency(world: World) -> Told:
     """Each round trip takes a second."""
     world.proxy.delay = 0.5
@@ -96,7 +119,15 @@ def latency(world: World) -> Told:
         world.proxy.delay = 0.0
 
 
-@fault("10 s of latency", ANY)
+@fault(
+    "10 s of latency",
+    {
+        **dict.fromkeys(REQUESTS, "504 deadline_exceeded"),
+        "health": NO_ANSWER,
+        "migration": "exit 4",
+        "backup": "exit 4",
+    },
+)
 def long_latency(world: World) -> Told:
     """Each round trip takes ten seconds."""
     world.proxy.delay = 5.0
@@ -107,7 +138,7 @@ def long_latency(world: World) -> Told:
         world.proxy.cut("rst")
 
 
-@fault("one byte at a time", ANY, fast=REQUESTS)
+@fault("one byte at a time", ANSWERED, fast=REQUESTS)
 def trickle(world: World) -> Told:
     """Every byte travels alone."""
     world.proxy.byte_by_byte = True
