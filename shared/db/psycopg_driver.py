@@ -1,7 +1,6 @@
 """psycopg behind the drivers' protocol, with the deadline kept without a thread."""
 
 import contextlib
-import select
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
@@ -110,8 +109,6 @@ class PsycopgConnection:
         self._begin: str | None = None  # waits for the statement that it travels with
         self._transformer = Transformer(raw)
         self._encoding = raw.info.encoding
-        self._poll = select.poll()
-        self._poll.register(raw.pgconn.socket, select.POLLIN)
 
     @property
     def closed(self) -> bool:
@@ -241,19 +238,16 @@ class PsycopgConnection:
         return None if value is None else value.decode()
 
     def liveness(self) -> Liveness:
-        # The first consume_input swallows the server's farewell and leaves the status OK; only the next one sees the
-        # end of the stream. A notification also makes the socket readable, and is no reason to close.
+        # The first consume_input swallows the server's farewell and leaves the status OK; only the second sees the end
+        # of the stream. Neither waits. A notification may be there too, and is no reason to close. No poll before
+        # them: it lets another thread have the interpreter, and in a busy process that costs more than all of this.
         pgconn = self.raw.pgconn
-        if self.raw.closed:
-            return "dead"
         try:
-            while self._poll.poll(0):
-                pgconn.consume_input()
-                if pgconn.status != pq.ConnStatus.OK:
-                    return "dead"
+            pgconn.consume_input()
+            pgconn.consume_input()
         except psycopg.Error:
             return "dead"
-        return "alive"
+        return "alive" if pgconn.status == pq.ConnStatus.OK else "dead"
 
     def cancel(self) -> None:
         with contextlib.suppress(psycopg.Error):

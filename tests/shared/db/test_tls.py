@@ -18,6 +18,7 @@ from tests.servers.postgres import APP_PASSWORD, Postgres
 from tests.servers.proxy import WireProxy
 from tests.servers.tls import Certificates, TLSPostgres
 from tests.shared.db.conftest import Use
+from tests.shared.db.watching import terminate
 
 ENCRYPTED = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
 
@@ -45,6 +46,14 @@ def refusal(use: Use, server: TLSPostgres, query: str, host: str = "127.0.0.1") 
 
 
 # -- what connects ----------------------------------------------------------------------------------
+
+
+def test_a_dead_connection_is_seen_through_tls_without_asking(use: Use, driver: str, server: TLSPostgres) -> None:
+    use(server.postgres.url("postgres") + "?sslmode=require")
+    pid = db.fetch_value("SELECT pg_backend_pid()")
+    terminate(server.postgres, pid)
+    assert db.fetch_value("SELECT pg_backend_pid()") != pid
+    assert db.get_pool().statistics()["closed"] == 1
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
