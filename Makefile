@@ -49,9 +49,12 @@ screenshots: ready ## Write the pictures of docs/PAGE.md anew
 	@$(bin)/python -m pip install --quiet --disable-pip-version-check --requirement tests/browser/requirements.txt
 	@$(bin)/python -m tests.browser.screenshots
 
-soak: ready ## Run what takes long, and attack the endpoints and parsers with new input for minutes
+soak: ready ## Make every fault and storm happen, attack with new input, and write what was seen into the docs
 	@$(bin)/python -m tests.servers.install
-	@$(bin)/python -m pytest -m soak $(ARGS)
+	@$(bin)/python -m pip install --quiet --disable-pip-version-check --requirement bench/requirements.txt
+	@$(bin)/python -m pytest tests/storms -m soak $(ARGS)
+	@$(bin)/python -m pytest tests/faults/test_faults.py -m '' --numprocesses 2 $(ARGS)
+	@$(bin)/python -m pytest -m soak --ignore tests/storms --ignore tests/faults/test_faults.py --numprocesses 2 $(ARGS)
 	@$(bin)/python -m pytest tests/hostile --hypothesis-profile=soak $(ARGS)
 
 check: ready ## Check style, types, migrations, import direction and that the docs are true of the code
@@ -61,13 +64,18 @@ check: ready ## Check style, types, migrations, import direction and that the do
 	@$(bin)/db migrate lint
 	@$(bin)/python -m pytest tests/test_architecture.py tests/test_docs.py
 
-bench: ready ## Measure side by side with the peers; Node adds Drizzle
+bench: ready ## Measure side by side with the peers, and write the figures into the docs; Node adds Drizzle
 	@$(bin)/python -m pip install --quiet --disable-pip-version-check --requirement bench/requirements.txt
 	@if command -v npm >/dev/null; then npm install --prefix bench/drizzle --silent --no-audit --no-fund --no-package-lock; fi
+	@$(bin)/python -m bench.connect
 	@$(bin)/python -m bench.reads
-	@$(bin)/python -m bench.migrations
+	@$(bin)/python -m bench.http
+	@$(bin)/python -m bench.overload
 	@$(bin)/python -m bench.lambda_handler
 	@$(bin)/python -m bench.cold_start
+	@$(bin)/python -m bench.migrations
+	@$(bin)/python -m bench.storm
+	@$(bin)/python -m bench.simulation
 
 build-vercel: ready ## Build as Vercel does, offline and without a login, and say how large the function is
 	@$(bin)/python -m tests.deploy.vercel_build
