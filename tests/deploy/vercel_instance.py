@@ -52,10 +52,15 @@ class Instance:
         if self._port is None:
             raise RuntimeError(f"the function did not start, exit code {process.wait(WAIT)}")
 
+    @property
+    def port(self) -> int:
+        """Where on 127.0.0.1 it answers."""
+        assert self._port is not None
+        return self._port
+
     def get(self, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None) -> Answer:
         """Send one request on a connection of its own."""
-        assert self._port is not None
-        connection = HTTPConnection("127.0.0.1", self._port, timeout=WAIT)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=WAIT)
         try:
             connection.request(method, path, headers=dict(headers or {}))
             response = connection.getresponse()
