@@ -6,6 +6,7 @@ its pool after the fork, as an instance does. One that is done stays, with the c
 
 import importlib
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -25,7 +26,9 @@ from shared import db
 from shared.deadline import within
 
 DEADLINE = 10.0  # seconds for a read of this pool, as an instance's time bounds it; the peers know no deadline
-LONGEST = 120.0  # seconds for an instance
+LONGEST = 30.0  # seconds for an instance's reads; then the platform ends it, and what it has not read has failed
+PATIENCE = 60.0  # seconds more until the whole storm is given up
+TOO_LONG = f"no answer within {LONGEST:g} s"
 
 Read = Callable[[int], int]  # reads the row with this id, and gives the id in it
 
@@ -104,16 +107,20 @@ def instance(client: str, number: int, threads: int, reads: int, start: Barrier,
         for first in firsts
     ]
     start.wait()
+    end = time.monotonic() + LONGEST
     for thread in running:
         thread.start()
     for thread in running:
-        thread.join()
-    answers.put({"seconds": seconds, "errors": errors})
+        thread.join(max(0.0, end - time.monotonic()))
+    served, failed = list(seconds), list(errors)
+    failed += [TOO_LONG] * (threads * reads - len(served) - len(failed))
+    answers.put({"seconds": served, "errors": failed})
     signal.pause()
 
 
 def main(client: str, processes: int, threads: int, reads: int) -> None:
     """Run them all."""
+    logging.disable(logging.WARNING)  # pools warn each time that the server is full
     # The imports are paid for once.
     for module in ("shared.db.psycopg_driver", "sqlalchemy.dialects.postgresql.psycopg"):
         importlib.import_module(module)
@@ -128,7 +135,7 @@ def main(client: str, processes: int, threads: int, reads: int) -> None:
     try:
         start.wait()
         begun = time.monotonic()
-        seen = [answers.get(timeout=LONGEST) for _ in running]
+        seen = [answers.get(timeout=LONGEST + PATIENCE) for _ in running]
         took = time.monotonic() - begun
     finally:
         for process in running:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.storm_clients import LONGEST
+from bench.storm_clients import LONGEST, PATIENCE, TOO_LONG
 from tests.deploy import tools
 
 
@@ -34,7 +34,7 @@ def python_clients(client: str, *size: int) -> Blow:
         # As on Vercel, where an instance's pool is small and its idle connections are closed early.
         environ = {**os.environ, "DATABASE_URL": url, "APP_ENV": "production", "VERCEL": "1"}
         done = subprocess.run(
-            command, cwd=tools.ROOT, env=environ, stdout=subprocess.PIPE, timeout=2 * LONGEST, check=True
+            command, cwd=tools.ROOT, env=environ, stdout=subprocess.PIPE, timeout=LONGEST + 2 * PATIENCE, check=True
         )
         return Answers(**json.loads(done.stdout))
 
@@ -48,7 +48,7 @@ def drizzle(bundle: Path, processes: int, readers: int, number: int, *, prepare:
     def blow(url: str) -> Answers:
         running = [
             subprocess.Popen(
-                [*program, *map(str, (process, readers, number, int(prepare)))],
+                [*program, *map(str, (process, readers, number, int(prepare), LONGEST))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env={"DATABASE_URL": url},
@@ -56,7 +56,7 @@ def drizzle(bundle: Path, processes: int, readers: int, number: int, *, prepare:
             for process in range(processes)
         ]
         # Then no instance answers, and the storm fails.
-        too_long = threading.Timer(LONGEST, _kill, [running])
+        too_long = threading.Timer(LONGEST + PATIENCE, _kill, [running])
         too_long.start()
         try:
             for process in running:
@@ -75,6 +75,7 @@ def drizzle(bundle: Path, processes: int, readers: int, number: int, *, prepare:
             for process in running:
                 process.communicate()
         seconds, errors = ([value for one in seen for value in one[name]] for name in ("seconds", "errors"))
+        errors += [TOO_LONG] * (processes * readers * number - len(seconds) - len(errors))
         return Answers(seconds, errors, begun, took)
 
     return blow

@@ -1,5 +1,6 @@
 // One instance of bench/storm.py: Drizzle on postgres-js, as the guides configure it. Says that it is ready; at a line of
-// standard input reads as the arguments say (its number, readers at once, reads of each); says what it saw as JSON.
+// standard input reads as the arguments say (its number, readers at once, reads of each, whether to prepare statements,
+// seconds for all of it); says what it has seen by then as JSON.
 import readline from 'node:readline'
 import { eq } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/postgres-js'
@@ -7,7 +8,7 @@ import { integer, pgTable, text } from 'drizzle-orm/pg-core'
 import postgres from 'postgres'
 
 const item = pgTable('item', { id: integer('id').primaryKey(), name: text('name'), price: integer('price') })
-const [number, readers, reads, prepare] = process.argv.slice(2).map(Number)
+const [number, readers, reads, prepare, longest] = process.argv.slice(2).map(Number)
 const db = drizzle(postgres(process.env.DATABASE_URL, { max: 10, idle_timeout: 20, prepare: prepare === 1 }))
 const seconds = []
 const errors = []
@@ -28,7 +29,9 @@ async function reader(first) {
 }
 
 readline.createInterface({ input: process.stdin }).once('line', async () => {
-  await Promise.all(Array.from({ length: readers }, (_, n) => reader((number * readers + n) * reads + 1)))
+  const end = new Promise((resolve) => setTimeout(resolve, longest * 1000))
+  const all = Promise.all(Array.from({ length: readers }, (_, n) => reader((number * readers + n) * reads + 1)))
+  await Promise.race([all, end])
   console.log(JSON.stringify({ seconds, errors }))
 })
 console.log('ready')
