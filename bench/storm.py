@@ -163,10 +163,11 @@ def report(storms: Mapping[str, list[Storm]]) -> results.Result:
             ),
             results.Plot(
                 "storm-peers-connections.svg",
-                "The connections that the server holds from the storm's beginning to the last answer, the first turn",
+                "The connections that the server holds without a pooler, from the storm's beginning to the last "
+                "answer, in the first turn",
                 "seconds",
                 "connections",
-                {name: thinned(turns[0].connections) for name, turns in storms.items()},
+                {name: thinned(turns[0].connections) for name, turns in storms.items() if not SUBJECTS[name].pooled},
                 "steps",
             ),
         ],
