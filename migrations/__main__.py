@@ -7,7 +7,7 @@ import sys
 from shared.imports import without_collection
 
 with without_collection():
-    from migrations import runner
+    from migrations import runner, sigterm
     from migrations.failure import describe
     from shared.errors import Error
 
@@ -22,10 +22,11 @@ def main(arguments: list[str] | None = None) -> int:
     deploy.add_argument("--strict", action="store_true", help="fail where the database is ahead of this code")
     options = parser.parse_args(arguments)
     try:
-        if options.dry_run:
-            runner.dry_run(report=_print, strict=options.strict)
-        else:
-            runner.deploy(report=_print, force=options.force, strict=options.strict)
+        with sigterm.interrupts():
+            if options.dry_run:
+                runner.dry_run(report=_print, strict=options.strict)
+            else:
+                runner.deploy(report=_print, force=options.force, strict=options.strict)
     except Error as error:
         print(f"Error: {describe(error)}", file=sys.stderr)  # noqa: T201
         return error.exit_code

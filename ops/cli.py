@@ -14,6 +14,7 @@ from dotenv import load_dotenv
 from rich.console import Console
 from rich.markup import escape
 
+from migrations import sigterm
 from ops import aws_sdk, dev, embedded, explain, health, migrate, pool, roles, rotate, secret, shell, watch
 from ops.audit import command as audit
 from ops.backup import command as backup
@@ -86,11 +87,12 @@ def url(
 def main() -> None:
     """Run a command; every error of ours ends in a sentence, what to do, and its own exit code.
 
-    Typer itself exits with 2 where it cannot read the command line, and with 130 after Ctrl-C.
+    Typer itself exits with 2 where it cannot read the command line, and with 130 after Ctrl-C and SIGTERM.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
-        cli()
+        with sigterm.interrupts():
+            cli()
     except Error as error:
         report(error)
         sys.exit(error.exit_code)

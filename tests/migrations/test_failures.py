@@ -263,17 +263,20 @@ def test_a_killed_runner_leaves_the_database_as_before_the_revision(url: str, pr
     assert "half" in catalog.tables(url)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
     ("header", "what"),
     [("", "It was rolled back"), ("-- transaction: none", "It runs outside a transaction")],
 )
-def test_ctrl_c_ends_in_order_and_says_what_stays(url: str, project: Project, header: str, what: str) -> None:
+def test_ctrl_c_and_sigterm_end_in_order_and_say_what_stays(
+    url: str, project: Project, header: str, what: str, number: signal.Signals
+) -> None:
     head = files.chain()[-1].revision
     project.versions.add("20270101000000_slow", "CREATE TABLE half (x int);\nSELECT pg_sleep(600);", header=header)
     process = project.start("migrations", "deploy")
     until(lambda: sleepers(url), "the slow statement")
 
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     output, _ = process.communicate(timeout=WAIT)
 
     assert process.returncode == 130

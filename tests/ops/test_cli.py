@@ -85,7 +85,10 @@ def test_shell_passes_arguments_and_the_password_to_psql(database: str, tmp_path
     assert (result.stdout.strip(), result.returncode) == ("app", 0)
 
 
-def test_ctrl_c_exits_130_without_a_traceback(postgres: Postgres, database: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_exit_130_without_a_traceback(
+    postgres: Postgres, database: str, tmp_path: Path, number: signal.Signals
+) -> None:
     # An open transaction that has the migrations' table keeps the command waiting.
     import psycopg
 
@@ -98,7 +101,7 @@ def test_ctrl_c_exits_130_without_a_traceback(postgres: Postgres, database: str,
         while not blocker.execute(waiting).fetchone():
             assert process.poll() is None, process.stderr and process.stderr.read()
             blocker.execute("SELECT pg_stat_clear_snapshot()")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in stderr
