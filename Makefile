@@ -64,9 +64,9 @@ check: ready ## Check style, types, migrations, import direction and that the do
 	@$(bin)/db migrate lint
 	@$(bin)/python -m pytest tests/test_architecture.py tests/test_docs.py
 
-bench: ready ## Measure side by side with the peers, and write the figures into the docs; Node adds Drizzle
+bench: ready ## Measure side by side with the peers, and write the figures into the docs; Node adds its own
+	@$(bin)/python -m tests.servers.install
 	@$(bin)/python -m pip install --quiet --disable-pip-version-check --requirement bench/requirements.txt
-	@if command -v npm >/dev/null; then npm install --prefix bench/drizzle --silent --no-audit --no-fund --no-package-lock; fi
 	@$(bin)/python -m bench.connect
 	@$(bin)/python -m bench.reads
 	@$(bin)/python -m bench.http
