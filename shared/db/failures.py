@@ -33,6 +33,11 @@ def error_from(sqlstate: str | None, message: str, constraint: str | None = None
     return kind(message, sqlstate=sqlstate, constraint=constraint)
 
 
+def needs_another_server(error: BaseException | None) -> bool:
+    """Tell whether this connection leads to a server that takes no writes, as the old primary after a failover."""
+    return isinstance(error, errors.Error) and error.sqlstate == "25006"
+
+
 # The server's and the poolers' words, where the driver gives no SQLSTATE for a connection that was refused.
 _CONNECT_FAILURES: tuple[tuple[re.Pattern[str], frozenset[str], type[errors.DatabaseUnavailable]], ...] = (
     (

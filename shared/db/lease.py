@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
 from shared.db.drivers import Connection
+from shared.db.failures import needs_another_server
 
 if TYPE_CHECKING:
     from shared.db.entry import Entry
@@ -52,6 +53,8 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._entry is not None and needs_another_server(error):
+            self._entry.connection.close()
         self.release()
 
     def release(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal, LiteralString
 
 from shared import deadline
 from shared.db.drivers import Connection, Params, Row
+from shared.db.failures import needs_another_server
 from shared.db.lease import Lease
 from shared.errors import DatabaseError, DatabaseUnavailable, DeadlineExceeded, Error, TransactionResolutionUnknown
 
@@ -48,7 +49,7 @@ class Transaction:
         try:
             if error is None:
                 self._commit(connection)
-            elif _needs_another_server(error) and not self._read_only:
+            elif needs_another_server(error) and not self._read_only:
                 connection.close()
             elif not connection.closed:
                 # The block's own error is the one to report, and its time may be over.
@@ -145,8 +146,3 @@ class Transaction:
     def _name(self, kind: str) -> str:
         self._names += 1
         return f"{kind}_{self._names}"
-
-
-def _needs_another_server(error: BaseException) -> bool:
-    """Tell whether this connection leads to a server that takes no writes, as the old primary after a failover."""
-    return isinstance(error, Error) and error.sqlstate == "25006"

@@ -241,6 +241,15 @@ def test_a_read_only_transaction_writes_nothing(on: str) -> None:
     assert caught.value.sqlstate == "25006"
 
 
+def test_a_session_that_refuses_to_write_is_given_up(on: str) -> None:
+    """As that on the old primary after a failover: the next statement finds the new one."""
+    db.execute("SET default_transaction_read_only = on")
+    with pytest.raises(errors.DatabaseError) as caught:
+        db.execute("INSERT INTO t VALUES (1)")
+    assert caught.value.sqlstate == "25006"
+    db.execute("INSERT INTO t VALUES (1)")
+
+
 def test_a_transaction_is_used_in_its_block_and_once(on: str) -> None:
     transaction = db.transaction()
     with pytest.raises(RuntimeError, match="inside its `with` block"):
