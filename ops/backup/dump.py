@@ -103,7 +103,9 @@ def _record(connection: Connection) -> None:
 
     It is no proof: the manifest in its place is.
     """
-    with suppress(psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InsufficientPrivilege):
+    unknown = psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn
+    refused = psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction  # by a standby
+    with suppress(*unknown, *refused):
         connection.execute("UPDATE migration_state SET backed_up_at = now()")
 
 
