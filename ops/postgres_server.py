@@ -231,6 +231,8 @@ class PostgresServer:
             if self._process is not None and self._process.pid == pid:
                 self._process.poll()  # a child that ended is a zombie until it is asked for
             if not is_postmaster(pid, self.data_dir):
+                if self._process is not None and self._process.pid == pid:
+                    self._process.wait(STOP_TIMEOUT)  # it may have ended since it was asked for
                 return True
             time.sleep(_POLL)
         return False
