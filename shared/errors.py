@@ -102,6 +102,13 @@ class DeadlineExceeded(Error):
     exit_code = 4
 
 
+class Overloaded(Error):
+    """Every thread of this process stayed busy for as long as a request may wait for one."""
+
+    code = "overloaded"
+    exit_code = 4
+
+
 class Unhealthy(Error):
     """The database answers, but is not as it must be (tables missing, a check failed)."""
 

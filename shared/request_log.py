@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 log.setLevel(logging.INFO)
 
 # Who stands before us names a request: the header that comes first counts.
-_ID_HEADERS = ("x-request-id", "x-vercel-id", "x-amzn-trace-id")
+ID_HEADERS = ("x-request-id", "x-vercel-id", "x-amzn-trace-id")
 _ID_LENGTH = 128  # characters kept of what somebody else wrote
 
 
@@ -61,7 +61,7 @@ def logged(method: str, path: str, headers: Mapping[str, str], *, probe: bool) -
 
     `path` is the endpoint's own, without values that a client wrote.
     """
-    given = next((headers[name] for name in _ID_HEADERS if headers.get(name)), None)
+    given = next((headers[name] for name in ID_HEADERS if headers.get(name)), None)
     work = Work(given[:_ID_LENGTH] if given else secrets.token_hex(8))
     token = _current.set(work)
     try:

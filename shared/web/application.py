@@ -7,12 +7,7 @@ from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared import db, log, settings
@@ -21,8 +16,9 @@ from shared.health import schedule
 from shared.settings import Settings
 from shared.web import draining, sigterm
 from shared.web.endpoint import Endpoint
-from shared.web.problem import Problem, problem_from
+from shared.web.problem import problem_from
 from shared.web.reply import response_from_problem
+from shared.web.router import Router
 
 
 class EndpointFile:
@@ -80,26 +76,14 @@ def _endpoint_path(tree: ast.Module, file: Path) -> str:
 
 def application(endpoints: Sequence[EndpointFile | Endpoint]) -> ASGIApp:
     """Make one ASGI app that answers on every endpoint's path."""
-    starlette = Starlette(
-        routes=[Route(endpoint.path, endpoint) for endpoint in endpoints],
-        exception_handlers={HTTPException: _http_exception},
-        lifespan=_lifespan,
-    )
-    starlette.router.redirect_slashes = False
-    return Envelope(starlette)
+    return Envelope(Router(endpoints, _lifespan))
 
 
 @asynccontextmanager
-async def _lifespan(_app: Starlette) -> AsyncIterator[None]:
+async def _lifespan(_app: object) -> AsyncIterator[None]:
     with sigterm.second_one_ends(), draining.at_sigterm(), schedule.looking_now_and_then():
         yield
         db.close_db()
-
-
-async def _http_exception(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    detail = "There is nothing at this address." if error.status_code == 404 else error.detail
-    return response_from_problem(Problem(error.status_code, detail))
 
 
 def headers_of_all(current: Settings | None) -> list[tuple[bytes, bytes]]:

@@ -14,11 +14,9 @@ cannot be converted is not found), `body`, decoded and checked against its annot
 so it may block; docs/decisions/0006 says why there is no async face.
 """
 
-import asyncio
 import contextvars
 import inspect
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 from starlette.requests import Request
@@ -32,13 +30,17 @@ from shared.web.body import decode_json, read_body
 from shared.web.problem import Problem, problem_from
 from shared.web.reply import response_from, response_from_problem
 from shared.web.sessions import SignedIn, signed_in
+from shared.web.threads import Threads
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Threads that wait for a connection cost little; the pool's own limits are far below.
 _THREADS = 40
-_PROBE_THREADS = 40  # apart from the others', and started only when so many ask at once
-_executors: dict[bool, ThreadPoolExecutor] = {}
+_PATIENCE = 2.0  # seconds that a request waits for a thread, until it is told to come again
+_threads = Threads("endpoint", _THREADS, _PATIENCE)
+# Apart from the others', and started only when so many ask at once.
+_probe_threads = Threads("probe", _THREADS, _PATIENCE)
+_IDENTIFYING = frozenset(name.encode() for name in request_log.ID_HEADERS)
 
 # True where one request runs at a time, as on Lambda: a thread for it would only cost.
 run_inline: contextvars.ContextVar[bool] = contextvars.ContextVar("run_inline", default=False)
@@ -140,7 +142,7 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request; `path_params` of the scope holds the path's parameters."""
-        with request_log.logged(scope["method"], self.path, Request(scope).headers, probe=self.probe) as work:
+        with request_log.logged(scope["method"], self.path, _identifying(scope), probe=self.probe) as work:
             try:
                 response = response_from(await self._answer(scope, receive))
             except (Exception, SystemExit) as error:  # the last place where an endpoint's error can become an answer
@@ -155,13 +157,12 @@ class Endpoint:
             raise Problem(405, f"{scope['method']} is not answered here.", headers={"Allow": self.allow})
         arguments = _convert(scope.get("path_params", {}), method.converters)
         raw = None if method.body is inspect.Parameter.empty else await read_body(scope, receive)
-        request = Request(scope)
         if method.wants_request:
-            arguments["request"] = request
+            arguments["request"] = Request(scope)
 
         def call() -> Any:
             if method.user is not None:  # first: who may not call learns nothing about bodies
-                arguments["user"] = signed_in(request, method.user)
+                arguments["user"] = signed_in(Request(scope), method.user)
             if raw is not None:
                 arguments["body"] = decode_json(raw, method.body)
             return method.function(**arguments)
@@ -169,9 +170,12 @@ class Endpoint:
         with deadline.within(_request_timeout()):
             if run_inline.get():
                 return call()
-            context = contextvars.copy_context()
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(_executor(self.probe), context.run, call)
+            return await (_probe_threads if self.probe else _threads).run(call)
+
+
+def _identifying(scope: Scope) -> dict[str, str]:
+    """Give the headers that may name the request; to decode all of them would cost more than the log's line."""
+    return {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in _IDENTIFYING}
 
 
 def _convert(values: Mapping[str, str], converters: dict[str, type]) -> dict[str, Any]:
@@ -188,9 +192,3 @@ def _request_timeout() -> float:
         limit = 25.0  # the endpoint itself will report what is wrong
     left = vercel.remaining()
     return limit if left is None else min(limit, left)
-
-
-def _executor(probe: bool) -> ThreadPoolExecutor:
-    if probe not in _executors:
-        _executors[probe] = ThreadPoolExecutor(_PROBE_THREADS if probe else _THREADS, "probe" if probe else "endpoint")
-    return _executors[probe]

@@ -73,6 +73,7 @@ _BUSY = "The service is busy. Try again shortly."
 _REFUSED = "A value was given that cannot be stored."
 # The first row that fits; Retry-After in seconds.
 _ANSWERS: tuple[tuple[type[errors.Error], int, str | None, str], ...] = (
+    (errors.Overloaded, 503, "1", _BUSY),
     (errors.PoolTimeout, 503, "1", _BUSY),
     (errors.SerializationFailure, 503, "1", _BUSY),
     (errors.DeadlockDetected, 503, "1", _BUSY),

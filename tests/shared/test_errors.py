@@ -16,6 +16,7 @@ EXIT_CODES = {
     errors.DatabaseUnavailable: 4,
     errors.DeadlineExceeded: 4,
     errors.TransactionResolutionUnknown: 4,
+    errors.Overloaded: 4,
     errors.Unhealthy: 5,
     errors.MigrationError: 6,
     errors.LockTimeout: 7,

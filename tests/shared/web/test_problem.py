@@ -55,6 +55,7 @@ THERE = (409, "Conflict", "Something with that key exists already.", None)
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
+        (errors.Overloaded, BUSY),
         (errors.PoolTimeout, BUSY),
         (errors.SerializationFailure, BUSY),
         (errors.DeadlockDetected, BUSY),
