@@ -22,6 +22,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
 VENV = "/opt/venv"
+SERVER = ("uvicorn", "httptools", "uvloop")  # what RUN installs beside requirements.txt
 
 
 class Instruction(NamedTuple):
@@ -146,7 +147,7 @@ def make_venv(directory: Path) -> None:
     venv.create(directory, symlinks=True, with_pip=False)
     (packages,) = directory.glob("lib/python*/site-packages")
     wanted = re.findall(r"^([\w-]+)", (ROOT / "requirements.txt").read_text("utf-8"), re.MULTILINE)
-    for name in {*wanted, *needed_by("uvicorn")}:
+    for name in {*wanted, *SERVER, *needed_by("uvicorn")}:
         distribution = importlib.metadata.distribution(name)
         for top in {file.parts[0] for file in distribution.files or []} - {"..", "__pycache__"}:
             (packages / top).symlink_to(Path(str(distribution.locate_file(top))))

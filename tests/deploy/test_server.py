@@ -203,7 +203,7 @@ def test_the_unit_of_the_docs_starts_the_same_and_gives_it_time() -> None:
     unit = dict(re.findall(r"^\s*(\w+)=(.*)$", text, re.MULTILINE))
     program, *command = unit["ExecStart"].split()
     assert [Path(program).name, *command[:1]] == LAST.command
-    options = {option for parameter in main.params for option in parameter.opts}
+    options = {option for parameter in main.params for option in (*parameter.opts, *parameter.secondary_opts)}
     given = {word for word in command if word.startswith("--")}
     assert given <= options
     grace = command[command.index("--timeout-graceful-shutdown") + 1]
