@@ -10,7 +10,9 @@ import asyncio
 import contextlib
 import contextvars
 import logging
+import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -54,13 +56,21 @@ class _Call:
             self.future.set_result(None)
 
 
+_all: "weakref.WeakSet[Threads]" = weakref.WeakSet()
+
+
 class Threads:
     """Run functions in `most` threads at once. A call waits for a free one for `patience` seconds at most."""
 
     def __init__(self, name: str, most: int, patience: float) -> None:
+        self._name = name
         self._most = most
         self._patience = patience
-        self._executor = ThreadPoolExecutor(most, name)
+        self._begin()
+        _all.add(self)
+
+    def _begin(self) -> None:
+        self._executor = ThreadPoolExecutor(self._most, self._name)
         self._lock = threading.Lock()
         self._given: SimpleQueue[_Call] = SimpleQueue()  # calls for which a thread lingers
         self._waiting: deque[_Call] = deque()  # calls for which there is none
@@ -135,3 +145,13 @@ class Threads:
             ],
         )
         call.wake()
+
+
+def _after_fork() -> None:
+    # The threads are the parent's, and a call given to one of them would never be answered.
+    for threads in _all:
+        threads._begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,7 +1,9 @@
 """Plain functions in threads: handed over, waited for in bounds, and their outcome brought back."""
 
 import asyncio
+import contextlib
 import contextvars
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -181,3 +183,14 @@ def test_the_limits_are_those_of_the_docs() -> None:
     text = " ".join((Path(__file__).parents[3] / "docs" / "PRODUCTION.md").read_text("utf-8").split())
     limits = f"{endpoint._THREADS} of them run at once in a process. A request that finds no thread within"
     assert f"{limits} {endpoint._PATIENCE:g} s is answered 503" in text
+
+
+def test_a_forked_child_has_threads_of_its_own(one: Threads) -> None:
+    assert run(one, os.getpid) == os.getpid()  # so that a thread lingers
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            asyncio.run(asyncio.wait_for(one.run(os.getpid), WAIT))
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
