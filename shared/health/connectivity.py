@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import threading
 import time
 import weakref
@@ -126,7 +127,17 @@ def _answered_within(seconds: float) -> bool:
 def _join() -> _Check:
     global _current
     with _lock:
-        # One that should be over by now hangs where no deadline reaches (a silent name server), or was lost in a fork.
+        # One that should be over by now hangs where no deadline reaches (a silent name server).
         if _current is None or _current.done.is_set() or time.monotonic() - _current.begun > _WAIT:
             _current = _Check()
         return _current
+
+
+def _after_fork() -> None:
+    # The check under way is the parent's, and nobody here would ever end it.
+    global _current, _lock
+    _current, _lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
