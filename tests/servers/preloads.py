@@ -1,4 +1,4 @@
-"""Libraries that stand between a process and its system's clock and names, where the distribution has them.
+"""Libraries that stand between a process and its system, where the distribution has them: nss_wrapper, for its names.
 
 `python -m tests.servers.install` unpacks them, and installs nothing. A process gets one by LD_PRELOAD.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.servers.apt import PrivateApt
 from tests.servers.binaries import CACHE, INSTALL, Unavailable
 
-PACKAGES = {"libfaketime": "libfaketimeMT.so.1", "libnss-wrapper": "libnss_wrapper.so"}
+PACKAGES = {"libnss-wrapper": "libnss_wrapper.so"}
 DIRECTORY = CACHE / "preloads"
 UNAVAILABLE = CACHE / "preloads.unavailable"
 
@@ -38,6 +38,5 @@ def unpack(apt: PrivateApt, ready: Path) -> None:
 
 def cannot(reason: str) -> None:
     """Write down why they are not to be had."""
-    packages = " and ".join(PACKAGES)
-    text = f"{packages} are not available: {reason}. Tests that need them are skipped; optional."
+    text = f"{', '.join(PACKAGES)}: not available: {reason}. Tests that need it are skipped; optional."
     UNAVAILABLE.write_text(text + "\n", encoding="utf-8")
