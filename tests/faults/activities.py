@@ -13,8 +13,7 @@ import re
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +26,11 @@ from shared import db
 from shared.web import Endpoint
 from shared.web.application import application
 from tests import canary
+from tests.access import cheap_hashes
 
 DEADLINE = 3.0  # seconds for a request
-PATIENCE = 60.0  # seconds for a command, far beyond what any should take
+PATIENCE = 120.0  # seconds for a command, far beyond what any should take
+HEADERS = {"origin": "http://localhost"}
 EMAIL, PASSWORD = "admin@example.com", "ChangeMe123!"  # the first admin's, as the seed has them in a test
 
 # The tables that the activities read and write.
@@ -46,7 +47,6 @@ MIGRATION = "ALTER TABLE item ADD COLUMN price int;\nCREATE TABLE made_by_migrat
 
 item = Endpoint("/api/item/{id}")
 ledger = Endpoint("/api/ledger/{n}")
-runs: Counter[int] = Counter()  # how often the transaction of each write ran
 
 
 @item.get
@@ -56,17 +56,20 @@ def read(id: int) -> db.Row | None:
 
 
 @ledger.post
-def write(n: int) -> None:
-    """Enter a number, once, in a transaction that may run again."""
+def write(n: int) -> dict[str, int]:
+    """Enter a number, once, in a transaction that may run again; tell how often it did."""
+    attempts = 0
 
     @db.retry()
     def unit(tx: db.Transaction) -> None:
-        runs[n] += 1
+        nonlocal attempts
+        attempts += 1
         tx.execute("INSERT INTO ledger VALUES (%(n)s)", {"n": n})
         tx.execute("UPDATE account SET writes = writes + 1 WHERE id = 1")
         tx.execute("UPDATE account SET writes = writes + 1 WHERE id = 2")
 
     unit()
+    return {"attempts": attempts}
 
 
 APP = application([*app.endpoints, item, ledger])
@@ -100,33 +103,39 @@ class Activity:
         raise NotImplementedError
 
 
+Ask = Callable[[str, str, Any], Told]  # method, path and body of a request, and what its answer told
+
+
+def ask_here(method: str, path: str, body: Any) -> Told:
+    """Send a request to the app in this process, whose log has the diagnosis."""
+    client = TestClient(APP, base_url="http://localhost", client=("192.0.2.7", 50000))
+    with _log() as records, cheap_hashes():
+        begun = time.monotonic()
+        response = client.request(method, path, json=body, headers=HEADERS)
+        seconds = time.monotonic() - begun
+    problems = [record for record in records if hasattr(record, "diagnosis") and record.levelno > logging.INFO]
+    said = "; ".join(record.getMessage() for record in records)
+    assert canary.found_in(said) is None, "a secret in the log"
+    if response.status_code < 300:
+        return Told("answered", seconds, response.text)
+    for record in problems:
+        assert getattr(record, "solutions", None), f"no word of what to do: {record.getMessage()}"
+    known = f" {getattr(problems[-1], 'diagnosis', '')}" if problems else ""
+    return Told(f"{response.status_code}{known}", seconds, said)
+
+
 class Request(Activity):
-    """A request to the app in this process."""
+    """A request to the app, in this process unless `ask` leads to another one."""
 
     def __init__(self) -> None:
-        self._client = TestClient(APP, base_url="http://localhost", client=("192.0.2.7", 50000))
-
-    def ask(self, method: str, path: str, body: Any = None) -> Told:
-        with _log() as records:
-            begun = time.monotonic()
-            response = self._client.request(method, path, json=body, headers={"origin": "http://localhost"})
-            seconds = time.monotonic() - begun
-        problems = [record for record in records if hasattr(record, "diagnosis") and record.levelno > logging.INFO]
-        said = "; ".join(record.getMessage() for record in records)
-        assert canary.found_in(said) is None, "a secret in the log"
-        if response.status_code < 300:
-            return Told("answered", seconds, response.text)
-        for record in problems:
-            assert getattr(record, "solutions", None), f"no word of what to do: {record.getMessage()}"
-        known = f" {getattr(problems[-1], 'diagnosis', '')}" if problems else ""
-        return Told(f"{response.status_code}{known}", seconds, said)
+        self.ask: Ask = ask_here
 
 
 class Read(Request):
     name, strike = "read", b"FROM item WHERE id"
 
     def run(self, number: int) -> Told:
-        told = self.ask("GET", f"/api/item/{number}")
+        told = self.ask("GET", f"/api/item/{number}", None)
         if told.is_answered:
             assert json.loads(told.details) == {"id": number, "name": f"item {number}"}, "a wrong result"
         return told
@@ -136,9 +145,8 @@ class Write(Request):
     name, strike = "write", b"INSERT INTO ledger"
 
     def run(self, number: int) -> Told:
-        before = runs[number]
-        told = self.ask("POST", f"/api/ledger/{number}")
-        again = told.is_answered and runs[number] - before > 1
+        told = self.ask("POST", f"/api/ledger/{number}", None)
+        again = told.is_answered and json.loads(told.details)["attempts"] > 1
         return Told("answered, at another attempt", told.seconds, told.details) if again else told
 
 
@@ -157,7 +165,7 @@ class Health(Request):
     name, strike = "health", b"SELECT 1"
 
     def run(self, number: int) -> Told:
-        told = self.ask("GET", "/api/health")
+        told = self.ask("GET", "/api/health", None)
         assert told.seconds < DEADLINE, "it promises an answer in 2 s"
         return told
 
@@ -170,7 +178,7 @@ class Command(Activity):
         self._variables = variables
 
     def start(self, command: Sequence[str]) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, *command],
             cwd=self._project,
             env={**os.environ, **self._variables},
@@ -179,6 +187,7 @@ class Command(Activity):
             stderr=subprocess.STDOUT,
             text=True,
         )
+        return self.process
 
     def end(self, process: subprocess.Popen[str], begun: float) -> Told:
         try:

@@ -47,8 +47,12 @@ def prepared(postgres: Postgres, migrated_template: str) -> Postgres:
 
 @pytest.fixture(scope="session")
 def fault_server(run_directory: Path, prepared: Postgres) -> Iterator[Postgres]:
-    """Return a server that only faults use: they restart it, fill it and crash it. What it acknowledged, it keeps."""
-    settings = {"synchronous_commit": "on", "max_connections": "12", "superuser_reserved_connections": "3"}
+    """Return a server that only faults use: they restart it, fill it and crash it. What it acknowledged, it keeps.
+
+    With synchronous_commit = on a database's commits wait for a standby, too.
+    """
+    settings = {"max_connections": "12", "superuser_reserved_connections": "3"}
+    settings |= {"synchronous_commit": "local", "synchronous_standby_names": "*"}
     with servers.running(binaries.MAJORS[-1], run_directory / "fault-server", settings) as server:
         copy_template(prepared, server)
         yield server
@@ -90,6 +94,8 @@ def make_world(
                 driver=driver,
                 project=fault_project,
                 folder=tmp_path / "backups",
+                stack=stack,
+                use=use,
             )
             use(world.url, **{name: value for name, value in world.variables.items() if name != "DATABASE_URL"})
             world.choose(activity)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +19,37 @@ import psycopg
 
 from ops.backup import storage
 from shared import db
-from tests.access import cheap_hashes
 from tests.faults import activities
 from tests.faults.activities import Activity, Backup, Migrate, Told
+from tests.faults.instances import NO_ANSWER, Instance, instance
 from tests.servers.postgres import Postgres
 from tests.servers.proxy import WireProxy
 from tests.shared.db.watching import sessions, until
 
 WARM, STRUCK, AFTER = 1, 2, 3  # the number of the run before the fault, of the one it strikes, and of the one after
+WARM_TOO, CHILD = 4, 5  # of the first in another process, and of a forked child's
 LEFT = 40.0  # seconds for a session to be gone whose client vanished: the server asks three times, after 15 s
 HANG = activities.DEADLINE + 2.0  # seconds for a request to be answered: its deadline, and what a cancellation takes
 
 
 class World:
-    """What a fault and an activity meet in. `url` is the way that the activity takes to the database."""
+    """What a fault and an activity meet in. `url` is the way that the activity takes to the database.
+
+    `stack` is closed after the cell. `variables` hold for processes that start later.
+    """
 
     def __init__(
-        self, *, postgres: Postgres, database: str, url: str, proxy: WireProxy, driver: str, project: Path, folder: Path
+        self,
+        *,
+        postgres: Postgres,
+        database: str,
+        url: str,
+        proxy: WireProxy,
+        driver: str,
+        project: Path,
+        folder: Path,
+        stack: ExitStack,
+        use: Callable[..., None],
     ) -> None:
         self.postgres = postgres
         self.database = database  # the direct URL
@@ -50,9 +65,18 @@ class World:
             "REQUEST_TIMEOUT": f"{activities.DEADLINE:g}",
         }
         self._project = project
-        self._folder = folder
+        self.folder = folder  # of backups
+        self.stack = stack
+        self._use = use
+        self.leave = leave
+        self.instance: Instance | None = None
         self.activity: Activity
         self.told: dict[int, Told] = {}
+
+    def take(self, url: str) -> None:
+        """Have the activity take another way to the database from now on."""
+        self.url = self.variables["DATABASE_URL"] = url
+        self._use(url)
 
     def choose(self, name: str) -> None:
         """Say what is going on."""
@@ -62,17 +86,30 @@ class World:
         elif name == Migrate.name:
             self.activity = Migrate(self._project, self.variables)
         else:
-            self.activity = Backup(self._project, self.variables, self._folder)
+            self.activity = Backup(self._project, self.variables, self.folder)
 
     @property
     def is_request(self) -> bool:
         """Tell whether it is a request to the app in this process."""
         return isinstance(self.activity, activities.Request)
 
+    def ask(self, way: activities.Ask) -> None:
+        """Say which way requests go from now on."""
+        assert isinstance(self.activity, activities.Request)
+        self.activity.ask = way
+
+    def in_instance(self) -> Instance:
+        """Have requests answered from now on by an app in a process of its own, which has a connection."""
+        self.leave()
+        running = self.instance = self.stack.enter_context(instance(self.variables))
+        self.ask(running.ask)
+        self.leave = running.leave
+        assert self.run(WARM_TOO).is_answered
+        return running
+
     def run(self, number: int = STRUCK) -> Told:
         """Run the activity to its end."""
-        with cheap_hashes():
-            told = self.activity.run(number)
+        told = self.activity.run(number)
         self.told[number] = told
         if self.is_request:
             assert told.seconds < HANG, f"it hung for {told.seconds:.1f} s: {told}"
@@ -91,9 +128,12 @@ class World:
         threading.Thread(target=work, daemon=True).start()
         return lambda: future.result(activities.PATIENCE + 10)
 
-    def caught(self) -> Callable[[], Told]:
-        """Begin the activity and return when its statement is held on the way; `proxy.resume()` lets it go on."""
-        trap = self.proxy.on("client", self.activity.strike, do="pause")
+    def caught(self, statement: bytes | None = None) -> Callable[[], Told]:
+        """Begin the activity and return when its statement is held on the way; `proxy.resume()` lets it go on.
+
+        `statement` is another one of the activity's than its own.
+        """
+        trap = self.proxy.on("client", statement or self.activity.strike, do="pause")
         end = self.begin()
         trap.wait(activities.PATIENCE)
         return end
@@ -118,9 +158,8 @@ class World:
             self._check_schema()
         if isinstance(self.activity, Backup):
             self._check_backups(self.activity)
-        statistics = db.get_pool().statistics()
+        statistics = self.leave()
         assert (statistics["in_use"], statistics["waiting"]) == (0, 0), statistics
-        db.close_db(grace=0)
         until(lambda: not sessions(self.postgres, self.database), LEFT)
         self.proxy.cut("rst")  # what a dead network holds ends with the proxy only
         until(lambda: not self.proxy.links)
@@ -134,7 +173,9 @@ class World:
             for number, told in self.told.items():
                 if told.is_answered:
                     assert number in found, "a committed write is lost"
-                elif "transaction_resolution_unknown" not in told.word:
+                elif not (told.word == NO_ANSWER and self.activity.name == "COMMIT") and (
+                    "transaction_resolution_unknown" not in told.word
+                ):
                     assert number not in found, f"it was told {told.word}, and is there"
 
     def _check_schema(self) -> None:
@@ -153,6 +194,13 @@ class World:
             manifest = json.loads((backup.to / name).read_text("utf-8"))
             assert manifest["tables"]["public.item"] == 1000, manifest
             assert (backup.to / name.removesuffix(".json")).stat().st_size == manifest["size"]
+
+
+def leave() -> dict[str, int]:
+    """Close the connections of this process; give what its pool was like."""
+    statistics = db.get_pool().statistics()
+    db.close_db(grace=0)
+    return statistics
 
 
 def prepare(url: str) -> None:
