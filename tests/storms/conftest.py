@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,8 @@ POOLER = {
     "max_client_conn": "4000",
     "server_login_retry": "1",  # its default would refuse everybody for 15 s after the server came back
 }
+
+MakeWay = Callable[[str], AbstractContextManager[Way]]
 
 
 @pytest.fixture(scope="session")
@@ -63,12 +66,24 @@ def function(server: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Func
         return functions.build(server, tmp_path_factory.mktemp("storms"))
 
 
+@pytest.fixture(scope="session")
+def make_way(request: pytest.FixtureRequest, server: Postgres, function: Function) -> MakeWay:
+    """Make a database and a way to it: `with make_way("direct") as way`, or "pooler"."""
+
+    @contextmanager
+    def make(name: str) -> Iterator[Way]:
+        pooler: PgBouncer | None = request.getfixturevalue("pooler") if name == "pooler" else None
+        with server.database(template=functions.TEMPLATE, poolers=[pooler] if pooler else []) as database:
+            yield Way(server, database, pooler)
+
+    return make
+
+
 @pytest.fixture(scope="module", params=["direct", "pooler"])
-def way(request: pytest.FixtureRequest, server: Postgres, function: Function) -> Iterator[Way]:
-    """Return a database and how to reach it, each way in turn."""
-    pooler: PgBouncer | None = request.getfixturevalue("pooler") if request.param == "pooler" else None
-    with server.database(template=functions.TEMPLATE, poolers=[pooler] if pooler else []) as name:
-        yield Way(server, name, pooler)
+def way(request: pytest.FixtureRequest, make_way: MakeWay) -> Iterator[Way]:
+    """Return each way in turn."""
+    with make_way(request.param) as way:
+        yield way
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,7 @@ def _storms(found: Sequence[Outcome]) -> Table:
 def _failures(found: Sequence[Outcome]) -> Table:
     rows = []
     for outcome in found:
-        if outcome.outage is None:
+        if not outcome.failed:
             continue
         unknown = [answer for answer in outcome.failed if is_unknown(answer)]
         kinds = [
@@ -73,10 +73,12 @@ def _failures(found: Sequence[Outcome]) -> Table:
         rows.append([outcome.storm, outcome.way, *map(str, kinds), str(len(unknown))])
     heading = "Storm, Way, Single statements, Transactions that read, Transactions that write, Outcome unknown"
     note = (
-        "A single statement (`db.fetch_one`) is never sent twice. The transactions run again (`db.retry`); the outcome "
-        "of one whose COMMIT was under way is unknown."
+        "A single statement (`db.fetch_one`) is never sent twice, and a connection that is refused fails at once. The "
+        "transactions run again (`db.retry`); the outcome of one whose COMMIT was under way is unknown. Where there "
+        "are more instances than slots, each that has a connection keeps it, and the others wait in vain: that is what "
+        "a pooler is for."
     )
-    return Table("What failed while the server or the pooler was away", heading.split(", "), rows, note)
+    return Table("What failed", heading.split(", "), rows, note)
 
 
 def _frozen(found: Sequence[Outcome], size: PoolSize) -> Table:
