@@ -40,7 +40,7 @@ _HERE = Path(__file__).parent
 # Begins a cold start on the database of this URL; the block begins with the first answer, and ends the process.
 Start = Callable[[str], AbstractContextManager[None]]
 
-_ENDPOINT = '''"""Read one item."""
+ENDPOINT = '''"""Read one item."""
 
 from shared import db
 from shared.web import Endpoint, Problem, lambda_handler
@@ -102,7 +102,7 @@ def all_subjects(folder: Path, url: str) -> dict[str, Start]:
         OURS: _on_vercel(_our_project(folder / "ours"), url),
         FASTAPI: _on_vercel(vercel_build.copy_project(_HERE / "fastapi_peer", folder / "fastapi"), url),
         ALONE: _on_vercel(_runtime_alone(folder / "alone"), url),
-        **cold_start_aws.subjects(folder, _ENDPOINT),
+        **cold_start_aws.subjects(folder, ENDPOINT),
         DRIZZLE: _on_node(folder),
     }
 
@@ -191,7 +191,7 @@ def _cpus(turns: list[Cost]) -> list[float]:
 
 def _our_project(folder: Path) -> Path:
     vercel_build.copy_project(tools.ROOT, folder)
-    (folder / "functions" / "item.py").write_text(_ENDPOINT, "utf-8")
+    (folder / "functions" / "item.py").write_text(ENDPOINT, "utf-8")
     return folder
 
 

@@ -1,4 +1,5 @@
-// Drizzle on postgres-js behind Node's own HTTP server, bundled by esbuild: one endpoint, /api/item/ID. Prints its port.
+// Drizzle on postgres-js behind Node's own HTTP server, bundled by esbuild: one endpoint, /api/item/ID. Prints its port,
+// PORT or a free one. With `postgres-js` as its argument without Drizzle.
 import http from 'node:http'
 import { eq } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/postgres-js'
@@ -6,10 +7,15 @@ import { integer, pgTable, text } from 'drizzle-orm/pg-core'
 import postgres from 'postgres'
 
 const item = pgTable('item', { id: integer('id').primaryKey(), name: text('name'), price: integer('price') })
-const db = drizzle(postgres(process.env.DATABASE_URL, { max: 10, idle_timeout: 20 }))
+const client = postgres(process.env.DATABASE_URL, { max: 10, idle_timeout: 20 })
+const db = drizzle(client)
+const read =
+  process.argv[2] === 'postgres-js'
+    ? (id) => client`SELECT id, name, price FROM item WHERE id = ${id}`
+    : (id) => db.select().from(item).where(eq(item.id, id))
 
 const server = http.createServer(async (request, response) => {
-  const [row] = await db.select().from(item).where(eq(item.id, Number(request.url.split('/').pop())))
+  const [row] = await read(Number(request.url.split('/').pop()))
   response.writeHead(row ? 200 : 404, { 'content-type': 'application/json' }).end(JSON.stringify(row ?? null))
 })
-server.listen(0, '127.0.0.1', () => console.log(server.address().port))
+server.listen(Number(process.env.PORT ?? 0), '127.0.0.1', () => console.log(server.address().port))

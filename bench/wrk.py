@@ -1,0 +1,78 @@
+"""wrk, which loads an HTTP server: from PATH, else Debian's package, unpacked under .data/ without being installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.servers.apt import AptError, PrivateApt
+
+_ROOT = Path(__file__).resolve().parent.parent
+_UNPACKED = _ROOT / ".data" / "wrk"
+_BUILT_FOR = "bookworm"  # any release's sources do: only programs are taken
+CONNECTIONS = 8
+_IDS = 10_000
+# One key after another in no order, and the summary as JSON after wrk's own words.
+_SCRIPT = f"""
+function request()
+  return wrk.format("GET", wrk.path .. math.random(1, {_IDS}))
+end
+
+function done(summary)
+  local failed = summary.errors
+  io.write(string.format('\\n{{"requests":%d,"us":%d,"failed":%d}}\\n', summary.requests, summary.duration,
+    failed.connect + failed.read + failed.write + failed.timeout + failed.status))
+end
+"""
+
+
+class Unavailable(Exception):
+    """wrk is neither on PATH nor to be had from apt."""
+
+
+class Load(NamedTuple):
+    """What one run of wrk did."""
+
+    requests: int
+    seconds: float
+
+
+class Wrk:
+    """wrk, found or unpacked. Raises Unavailable."""
+
+    def __init__(self, folder: Path) -> None:
+        found = shutil.which("wrk")
+        self._program = Path(found) if found else _unpacked()
+        libraries = ":".join(str(path) for path in _UNPACKED.glob("usr/lib/*-linux-*"))
+        self._environ = dict(os.environ) if found else {**os.environ, "LD_LIBRARY_PATH": libraries}
+        self._script = folder / "wrk.lua"
+        self._script.write_text(_SCRIPT, "utf-8")
+
+    def run(self, url: str, seconds: int) -> Load:
+        """Ask for one key after another, on 8 connections. Raises RuntimeError where an answer is no 200."""
+        options = ["-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(self._script)]
+        done = subprocess.run(
+            [str(self._program), *options, url], stdout=subprocess.PIPE, text=True, check=True, env=self._environ
+        )
+        summary = json.loads(done.stdout.splitlines()[-1])
+        if summary["failed"] or not summary["requests"]:
+            raise RuntimeError(f"{url} did not answer every request:\n{done.stdout}")
+        return Load(summary["requests"], summary["us"] / 1e6)
+
+
+def _unpacked() -> Path:
+    program = _UNPACKED / "usr" / "bin" / "wrk"
+    if not program.exists():
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                apt = PrivateApt(Path(scratch), _BUILT_FOR)
+                apt.update()
+                apt.unpack(["wrk", *apt.library_dependencies("wrk")], _UNPACKED)
+            except AptError as error:
+                raise Unavailable(f"wrk is not on PATH, and apt cannot give it: {error}") from None
+    return program
