@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, NoReturn, TypeVar
 
@@ -35,8 +35,32 @@ _AUTO = PyFormat.AUTO
 _connect_limit: ContextVar[float] = ContextVar("connect_limit")
 
 
+class _Pipeline(psycopg.Pipeline):
+    """A pipeline whose last word is Sync.
+
+    psycopg's own is a Flush, at which the server takes back the timeout for an idle transaction and sets it no more
+    until the next statement (PostgreSQL 16 to 18): an instance that is frozen there would hold its locks for ever.
+    """
+
+    def _exit_gen(self) -> PQGen[None]:
+        try:
+            self._enqueue_sync()
+            yield from self._communicate_gen()
+        finally:
+            if self.result_queue:
+                yield from generators.send(self.pgconn)
+            yield from self._fetch_gen(flush=False)
+
+
 class _DeadlineConnection(psycopg.Connection[DictRow]):
     """A psycopg connection whose every wait ends with the deadline."""
+
+    @contextlib.contextmanager
+    def pipeline(self) -> Iterator[psycopg.Pipeline]:
+        if self._pipeline is None:
+            self._pipeline = _Pipeline(self)
+        with super().pipeline() as pipeline:
+            yield pipeline
 
     def wait(self, gen: PQGen[_T], interval: float = 0.1, timeout: float | None = None) -> _T:
         left = deadline.bound(timeout)

@@ -23,6 +23,7 @@ from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import Postgres
 from tests.servers.proxy import WireProxy
 from tests.shared.db.conftest import Use
+from tests.shared.db.watching import sessions, until
 
 LIMITS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout")
 IN_FORCE = """
@@ -99,6 +100,25 @@ def test_a_limit_ends_what_it_says(use: Use, driver: str, database: str) -> None
     with pytest.raises(errors.QueryCanceled, match="statement timeout"):
         db.fetch_value("SELECT pg_sleep(10)")
     assert db.fetch_value("SELECT 1") == 1
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_transaction_that_is_left_after_its_first_statement_is_ended(
+    use: Use, driver: str, database: str, postgres: Postgres, many: bool
+) -> None:
+    """BEGIN travels with it, and what comes behind them in the stream must not lift the limit."""
+    use(f"{database}?options=-c%20idle_in_transaction_session_timeout%3D50")
+
+    def leave() -> None:
+        with db.transaction() as tx:
+            if many:
+                tx.execute_many("SELECT %(n)s::int", [{"n": 1}, {"n": 2}])
+            else:
+                tx.execute("SELECT 1")
+            until(lambda: not sessions(postgres, database))
+
+    with pytest.raises(errors.DatabaseUnavailable):
+        leave()
 
 
 @pytest.mark.parametrize(
