@@ -44,6 +44,7 @@ ACTIONS: Mapping[str, Action] = {
     "08003": "reconnect",  # connection_does_not_exist
     "08006": "reconnect",  # connection_failure
     "25006": "reconnect",  # read_only_sql_transaction: after a failover, the old primary
+    "25P03": "reconnect",  # idle_in_transaction_session_timeout: a process was frozen in the middle
     "57P01": "reconnect",  # admin_shutdown
     "57P02": "reconnect",  # crash_shutdown
     "57P05": "reconnect",  # idle_session_timeout
