@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 import psycopg
 
-from shared.db.failures import connect_error_from
+from shared.db.failures import connect_error_from, is_lost
 from shared.db.providers import provider_of
 from shared.db.session import KEEPALIVES, SERVER_KEEPALIVES, identifier, startup_options
 from shared.db.url import DatabaseURL
@@ -127,16 +127,16 @@ def _session_settings() -> dict[str, str]:
 
 def _open(url: DatabaseURL, purpose: str, settings: dict[str, str]) -> Connection:
     schema = url.hints.get("schema")
-    if schema:
-        settings = {**settings, "search_path": identifier(schema)}
-    own = url.params.get("options")
+    asked = startup_options({"search_path": identifier(schema)} if schema else {}, url.params.get("options"))
+    # Ours come last, where they win: the limits that a URL asks for are those of requests.
+    options = f"{asked} {startup_options(settings)}".strip()
     parameters = {
         "connect_timeout": str(CONNECT_TIMEOUT),
         # Well below what network gateways allow an idle connection: the lock's is idle for long.
         **KEEPALIVES,
         **url.connect_kwargs(),
         "application_name": _application_name(purpose),
-        **({"options": startup_options(settings, own)} if settings or own else {}),
+        **({"options": options} if options else {}),
     }
     connection: Connection = psycopg.connect(**parameters, autocommit=True)  # type: ignore[arg-type]
     return connection
@@ -178,11 +178,16 @@ def session(purpose: str = "db migrate") -> Iterator[Connection]:
         try:
             yield connection
         except psycopg.Error as error:
-            # 57P01 and its like end a session; without any SQLSTATE the driver found the connection gone.
-            if error.sqlstate is None or error.sqlstate.startswith("57P"):
+            from shared.db.diagnosis import diagnose  # only once something has failed
+
+            if is_lost(error.sqlstate):
                 reason = " ".join(str(error).split())
-                raise DatabaseUnavailable(f"The connection to the database was lost: {reason}") from None
-            raise MigrationError(f"The server refused: {error.diag.message_primary}", sqlstate=error.sqlstate) from None
+                raise DatabaseUnavailable(
+                    f"The connection to the database was lost: {reason}", sqlstate=error.sqlstate
+                ) from None
+            refused = f"The server refused: {error.diag.message_primary}"
+            solutions = diagnose(error, direct_url()).solutions
+            raise MigrationError(refused, solutions=solutions, sqlstate=error.sqlstate) from None
 
 
 def check_version(number: int) -> None:

@@ -8,6 +8,7 @@ import psycopg
 
 from migrations.files import Migration
 from migrations.statements import Statement
+from shared.db.failures import is_lost
 from shared.errors import DatabaseUnavailable, Error, MigrationError
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def at_commit(migration: Migration | None, error: "psycopg.Error | SQLAlchemyErr
     reason, sqlstate, _ = _of_driver(error)
     if migration is None:
         return MigrationError(f"Alembic's version table could not be used: {reason}", sqlstate=sqlstate)
-    if _is_lost(sqlstate):
+    if is_lost(sqlstate):
         return MigrationError(
             f"{migration.name}: the connection was lost at COMMIT; it may be applied or not.\nServer: {reason}",
             solutions=["See whether it was: db migrate status"],
@@ -116,15 +117,11 @@ def _of_driver(error: "psycopg.Error | SQLAlchemyError") -> tuple[str, str | Non
 
 def _solutions(migration: Migration, statement: Statement, sqlstate: str | None) -> list[str]:
     solutions = [_ADVICE[sqlstate]] if sqlstate in _ADVICE else []
-    if _is_lost(sqlstate):
+    if is_lost(sqlstate):
         solutions.append("The file is not to blame: the connection was lost. Run again once the database answers.")
     if "CONCURRENTLY" in statement.words and "INDEX" in statement.words and not migration.transactional:
         solutions.append("Mend the cause and run again: an INVALID index that a build has left is dropped first.")
     return solutions or ["Mend the file and run again."]
-
-
-def _is_lost(sqlstate: str | None) -> bool:
-    return sqlstate is None or sqlstate.startswith(("08", "57P"))
 
 
 def _duplicates(statement: Statement, error: "psycopg.Error | SQLAlchemyError") -> list[str]:

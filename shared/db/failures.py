@@ -25,12 +25,17 @@ _CONNECTION_LOST = ("25P03", "25P04", "53300", "57P01", "57P02", "57P03", "57P04
 
 def error_from(sqlstate: str | None, message: str, constraint: str | None = None) -> errors.Error:
     """Give the error of ours for what a server or driver said; without a SQLSTATE the connection failed."""
-    if sqlstate is None or sqlstate.startswith("08") or sqlstate in _CONNECTION_LOST:
+    if sqlstate is None or is_lost(sqlstate):
         return errors.DatabaseUnavailable(message, sqlstate=sqlstate)
     kind = _BY_SQLSTATE.get(sqlstate)
     if kind is None:
         kind = errors.IntegrityError if sqlstate.startswith("23") else errors.DatabaseError
     return kind(message, sqlstate=sqlstate, constraint=constraint)
+
+
+def is_lost(sqlstate: str | None) -> bool:
+    """Tell whether a server or driver that said this has no connection for us any more."""
+    return sqlstate is None or sqlstate.startswith("08") or sqlstate in _CONNECTION_LOST
 
 
 def needs_another_server(error: BaseException | None) -> bool:

@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Callable
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import psycopg
 import pytest
@@ -142,6 +142,16 @@ def test_it_says_who_migrates_from_where_and_for_which_deployment(
 
     assert str(name).startswith(f"db migrate on {os.uname().nodename}{deployment}"[:63])
     assert len(str(name)) <= 63
+
+
+def test_what_the_url_asks_for_requests_does_not_end_it(url: str, use: Callable[..., None], folder: Folder) -> None:
+    limits = ("statement_timeout", "idle_session_timeout", "idle_in_transaction_session_timeout", "transaction_timeout")
+    use(DATABASE_URL=f"{url}?options={quote(' '.join(f'-c {limit}=150' for limit in limits))}")
+    folder.add("20260101000000_slow", "SELECT pg_sleep(0.4);")
+
+    runner.deploy(report=lambda _: None, directory=folder.path)
+
+    assert catalog.revision(url) == "20260101000000"
 
 
 def test_what_others_set_for_the_role_does_not_end_it(any_url: str, any_postgres: Postgres, folder: Folder) -> None:
