@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-
-from tests.faults.activities import Command, Told
+from tests.faults.activities import Told
 from tests.faults.fault import fault
 from tests.faults.instances import freeze, thaw
 from tests.faults.world import CHILD, STRUCK, World
@@ -23,7 +21,7 @@ NO_CLOCK = dict.fromkeys(("migration", "backup"), "a command keeps no time by th
 NO_FORK = dict.fromkeys(("migration", "backup"), "a command does not fork")
 
 
-@fault("frozen while idle, its sessions ended", ANSWERED, never=NONE_IDLE, fast=("read",))
+@fault("frozen while idle, its sessions ended", ANSWERED, never=NONE_IDLE)
 def frozen_idle(world: World) -> Told:
     """The platform freezes the instance between two requests, and the server ends its session."""
     process = world.in_instance().process
@@ -48,7 +46,7 @@ def frozen_under_way(world: World) -> Told:
     if world.is_request:
         world.in_instance()
     end = world.caught()
-    process = _process(world)
+    process = world.process
     freeze(process)
     _end_sessions(world)
     world.proxy.resume()
@@ -89,7 +87,7 @@ def fork_idle(world: World) -> Told:
     return told[STRUCK]
 
 
-@fault("fork under way", ANSWERED, never=NO_FORK, fast=("read", "health"))
+@fault("fork under way", ANSWERED, never=NO_FORK)
 def fork_under_way(world: World) -> Told:
     """The process forks with a statement on the way in another thread; the child sends a request, too."""
     instance = world.in_instance()
@@ -144,13 +142,6 @@ def _clock_under_way(world: World, ahead: float) -> Told:
     instance.set_clock(ahead)
     world.proxy.resume()
     return end()
-
-
-def _process(world: World) -> subprocess.Popen[str]:
-    if isinstance(world.activity, Command):
-        return world.activity.process
-    assert world.instance is not None
-    return world.instance.process
 
 
 def _end_sessions(world: World) -> None:

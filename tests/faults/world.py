@@ -7,6 +7,7 @@ world what holds for every cell: it works again without a restart, no write is l
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -22,12 +23,13 @@ from shared import db
 from tests.faults import activities
 from tests.faults.activities import Activity, Backup, Migrate, Told
 from tests.faults.instances import NO_ANSWER, Instance, instance
+from tests.faults.web_server import WebServer, web_server
 from tests.servers.postgres import Postgres
 from tests.servers.proxy import WireProxy
 from tests.shared.db.watching import sessions, until
 
 WARM, STRUCK, AFTER = 1, 2, 3  # the number of the run before the fault, of the one it strikes, and of the one after
-WARM_TOO, CHILD = 4, 5  # of the first in another process, and of a forked child's
+WARM_TOO, NEXT, CHILD = 4, 5, 6  # of the first in another process, in the one after it, and of a forked child's
 LEFT = 40.0  # seconds for a session to be gone whose client vanished: the server asks three times, after 15 s
 HANG = activities.DEADLINE + 2.0  # seconds for a request to be answered: its deadline, and what a cancellation takes
 
@@ -93,18 +95,35 @@ class World:
         """Tell whether it is a request to the app in this process."""
         return isinstance(self.activity, activities.Request)
 
+    @property
+    def process(self) -> subprocess.Popen[str]:
+        """The process that runs the activity, where it is not this one."""
+        if isinstance(self.activity, activities.Command):
+            return self.activity.process
+        assert self.instance is not None
+        return self.instance.process
+
     def ask(self, way: activities.Ask) -> None:
         """Say which way requests go from now on."""
         assert isinstance(self.activity, activities.Request)
         self.activity.ask = way
 
-    def in_instance(self) -> Instance:
+    def in_instance(self, number: int = WARM_TOO) -> Instance:
         """Have requests answered from now on by an app in a process of its own, which has a connection."""
         self.leave()
         running = self.instance = self.stack.enter_context(instance(self.variables))
         self.ask(running.ask)
         self.leave = running.leave
-        assert self.run(WARM_TOO).is_answered
+        assert self.run(number).is_answered
+        return running
+
+    def in_web_server(self, number: int = WARM_TOO) -> WebServer:
+        """Have requests answered from now on by an app in a web server, which has a connection."""
+        self.leave()
+        running = self.stack.enter_context(web_server(self.variables))
+        self.ask(running.ask)
+        self.leave = running.leave
+        assert self.run(number).is_answered
         return running
 
     def run(self, number: int = STRUCK) -> Told:
