@@ -60,6 +60,8 @@ def measure(wrk: Wrk, servers: Mapping[str, Server]) -> Costs:
         for name, each in servers.items():
             before = each.cpu()
             load = wrk.run(each.url, SECONDS)
+            if load.failed or not load.requests:
+                raise RuntimeError(f"{name} did not answer every request: {load}")
             cost = Cost(load.requests / load.seconds, (each.cpu() - before) / load.requests * 1e6)
             if turn:
                 costs[name].append(cost)

@@ -16,12 +16,11 @@ import psutil
 
 from bench import cold_start, node
 from ops.processes import die_with_parent
-from tests.deploy import image, tools, vercel_build, vercel_instance
+from tests.deploy import image, tools
 from tests.servers.process import free_port
 
 OURS = "this app, as its image runs it"
 OURS_PLAIN = "this app, without httptools and uvloop"
-VERCEL = "this app, under Vercel's runtime"
 ALONE = "this app, an endpoint without a database"
 FASTAPI = "FastAPI + SQLAlchemy on uvicorn"
 DRIZZLE = "Drizzle on postgres-js, bundled, on Node"
@@ -70,9 +69,14 @@ class Server(NamedTuple):
 
 @contextmanager
 def running(
-    folder: Path, url: str, *, functions: Mapping[str, str] | None = None, limits: bool = True
+    folder: Path,
+    url: str,
+    *,
+    functions: Mapping[str, str] | None = None,
+    variables: Mapping[str, str] | None = None,
+    limits: bool = True,
 ) -> Iterator[dict[str, Server]]:
-    """Start them all on the database of this URL; `functions` are files added to the app's own.
+    """Start them all on the database of this URL; `functions` are files added to the app's own, `variables` are its.
 
     `limits` adds what tells where the time goes. Raises tools.Missing where this machine lacks what runs or builds one.
     """
@@ -90,7 +94,7 @@ def running(
         root = image.lay_out(folder / "image")
         for name, text in files.items():
             (root / "app" / "functions" / name).write_text(text, "utf-8")
-        environ = image.environment(root)
+        environ = image.environment(root, **(variables or {}))
         ours = str(root / image.VENV.lstrip("/") / "bin" / "uvicorn")
         servers = {OURS: uvicorn(root / "app", environ, ours)}
         path = {"PATH": os.defpath}
@@ -99,7 +103,6 @@ def running(
         if limits:
             plain = {**environ, "UVICORN_LOOP": "asyncio", "UVICORN_HTTP": "h11"}
             servers[OURS_PLAIN] = uvicorn(root / "app", plain, ours)
-            servers[VERCEL] = _on_vercel(stack, folder / "vercel", files, url)
             servers[POSTGRES_JS] = _on_node(stack, bundle, url, "postgres-js")
             servers[ALONE] = servers[OURS]._replace(url=servers[OURS].url.replace("item", "constant"))
             alone = folder / "starlette"
@@ -156,19 +159,3 @@ def _on_node(stack: ExitStack, bundle: Path, url: str, *arguments: str) -> Serve
     environ = {"DATABASE_URL": url, "PORT": str(port)}
     process = stack.enter_context(_process([str(tools.node()), str(bundle), *arguments], environ, bundle.parent))
     return _answering(process.pid, f"http://127.0.0.1:{port}{_ITEM}")
-
-
-def _on_vercel(stack: ExitStack, folder: Path, files: Mapping[str, str], url: str) -> Server:
-    project = vercel_build.copy_project(tools.ROOT, folder)
-    for name, text in files.items():
-        (project / "functions" / name).write_text(text, "utf-8")
-    variables = {"DATABASE_URL": url, "VERCEL_ENV": "production", "ADMIN_INITIAL_PASSWORD": "Correct-Horse-9-Battery"}
-    build = vercel_build.build(project, variables)
-    if build.code != 0:
-        raise RuntimeError(f"the function was not built:\n{build.log}")
-    function = folder.with_name("vercel-function")
-    build.function.copy_to(function)
-    environ = build.function.config["environment"]
-    instance = vercel_instance.running(function, build.python, environ, {"DATABASE_URL": url})
-    running = stack.enter_context(instance)
-    return _answering(running.process.pid, f"http://127.0.0.1:{running.port}{_ITEM}")

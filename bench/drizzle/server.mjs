@@ -1,7 +1,7 @@
-// Drizzle on postgres-js behind Node's own HTTP server, bundled by esbuild: one endpoint, /api/item/ID. Prints its port,
-// PORT or a free one. With `postgres-js` as its argument without Drizzle.
+// Drizzle on postgres-js behind Node's own HTTP server, bundled by esbuild: /api/item/ID, and /api/slow/ID for a slow
+// statement. Prints its port, PORT or a free one. With `postgres-js` as its argument without Drizzle.
 import http from 'node:http'
-import { eq } from 'drizzle-orm'
+import { eq, sql } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/postgres-js'
 import { integer, pgTable, text } from 'drizzle-orm/pg-core'
 import postgres from 'postgres'
@@ -15,7 +15,9 @@ const read =
     : (id) => db.select().from(item).where(eq(item.id, id))
 
 const server = http.createServer(async (request, response) => {
-  const [row] = await read(Number(request.url.split('/').pop()))
+  const id = Number(request.url.split('/').pop())
+  const slow = request.url.startsWith('/api/slow/')
+  const [row] = slow ? await db.execute(sql`SELECT pg_sleep(0.2), ${id} AS id`) : await read(id)
   response.writeHead(row ? 200 : 404, { 'content-type': 'application/json' }).end(JSON.stringify(row ?? null))
 })
 server.listen(Number(process.env.PORT ?? 0), '127.0.0.1', () => console.log(server.address().port))

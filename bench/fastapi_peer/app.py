@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 engine = create_engine(os.environ["DATABASE_URL"].replace("postgresql://", "postgresql+psycopg://"))
@@ -47,3 +47,9 @@ def read(id: int, db: Annotated[Session, Depends(session)]) -> Any:
     if item is None:
         raise HTTPException(404)
     return item
+
+
+@app.get("/api/slow/{id}")
+def slow(id: int, db: Annotated[Session, Depends(session)]) -> dict[str, int]:
+    db.execute(text("SELECT pg_sleep(0.2)"))
+    return {"id": id}
