@@ -54,15 +54,22 @@ def test_what_becomes_of_too_many_requests_is_told() -> None:
 async def answering(text: str | None) -> AsyncIterator[str]:
     """Give the URL of a server that answers with this text, or never."""
 
+    ended = asyncio.Event()
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        if text is not None:
+        if text is None:
+            await reader.read()  # until who asks gives up
+        else:
             writer.write(text.encode())
-            writer.close()
+        writer.close()
+        await writer.wait_closed()
+        ended.set()
 
     listening = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with listening:
         yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/x"
+        await ended.wait()
 
 
 @pytest.mark.parametrize(
