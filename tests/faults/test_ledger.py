@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import get_args
 
 import psycopg
+import pytest
 
 from shared import db, deadline
 from shared.errors import Error, TransactionResolutionUnknown
@@ -138,6 +139,7 @@ def test_a_failover_in_between(use: Use, driver: str, own_postgres: Postgres) ->
         db.close_db()
 
 
+@pytest.mark.parametrize("driver", ["psycopg", pytest.param("pg8000", marks=pytest.mark.soak)], indirect=True)
 def test_a_server_that_wakes_in_8_s(
     use: Use, driver: str, postgres: Postgres, database: str, wire_proxy: WireProxy
 ) -> None:

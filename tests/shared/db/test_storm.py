@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.servers.postgres import Postgres
 from tests.shared.db.instances import ROOT
 from tests.shared.db.watching import until
@@ -13,6 +15,7 @@ INSTANCES, THREADS, READS = 40, 10, 10
 LIMIT = 90.0  # seconds for all of it; it takes about 4 on two processors
 
 
+@pytest.mark.parametrize("driver", ["psycopg", pytest.param("pg8000", marks=pytest.mark.soak)], indirect=True)
 def test_a_storm_of_instances_is_served_by_a_hundred_slots(own_postgres: Postgres, driver: str) -> None:
     environ = {**os.environ, "DATABASE_URL": own_postgres.url("postgres"), "APP_ENV": "test", "VERCEL": "1"}
     command = [sys.executable, "-m", "tests.shared.db.programs.storm", *map(str, (INSTANCES, THREADS, READS))]
