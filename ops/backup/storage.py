@@ -4,6 +4,7 @@ What `Place.write` writes appears under its name when it is complete, and not at
 Google's is the exception, where that was not tried; the manifest, which is written last, tells there as well.
 """
 
+import errno
 import importlib
 import io
 import logging
@@ -103,15 +104,23 @@ class Folder:
     def write(self, name: str) -> Iterator[IO[bytes]]:
         self._path.mkdir(parents=True, exist_ok=True)
         unfinished = self._path / (name + _UNFINISHED)
-        # What a dump holds is nobody else's to read.
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
+            # What a dump holds is nobody else's to read.
+            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-        except BaseException:
+        except BaseException as error:
             unfinished.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise LocalEnvironmentError(
+                    f"The disk that holds {self.text} is full. Nothing was kept of {name}.",
+                    solutions=[
+                        "Free some space: older backups? db backup --keep removes them.",
+                        "Or name another place.",
+                    ],
+                ) from error
             raise
         unfinished.replace(self._path / name)
         folder = os.open(self._path, os.O_RDONLY)

@@ -107,6 +107,18 @@ ROWS = (
         ),
         sqlstates=("40P01",),
     ),
+    # -- room --
+    Row(
+        "disk_full",
+        "The server {host} has no room left on its disk, and refused what needs some.",
+        (
+            "Make its disk larger, or take a larger plan of the provider's.",
+            "See what takes the room: db health. Write-ahead log is kept for slots and for an archive that fails.",
+            "Drop or TRUNCATE what is not needed; what DELETE leaves is given back by VACUUM FULL only, which needs "
+            "room itself.",
+        ),
+        sqlstates=("53100",),
+    ),
     # -- standby and rights --
     Row(
         "read_only_sql_transaction",

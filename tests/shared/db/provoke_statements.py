@@ -83,6 +83,14 @@ def idle_in_transaction(stage: Stage, attempt: Attempt) -> None:
     session.run("SELECT 1")
 
 
+@provokes("disk_full")
+def no_space_left(stage: Stage, attempt: Attempt) -> None:
+    with psycopg.connect(stage.strict.admin_url("app"), autocommit=True) as admin:
+        admin.execute("GRANT EXECUTE ON FUNCTION lo_export(oid, text) TO app")
+    make = "SELECT lo_from_bytea(1, repeat('x', 10000)::bytea)"
+    _run(stage, attempt, "BEGIN", make, "SELECT lo_export(1, '/dev/full')")
+
+
 @provokes("transaction_timeout")
 def long_transaction(stage: Stage, attempt: Attempt) -> None:
     _run(stage, attempt, "SET transaction_timeout = 50", "BEGIN", "SELECT pg_sleep(5)")
