@@ -53,7 +53,7 @@ soak: ready ## Make every fault and storm happen, attack with new input, and wri
 	@$(bin)/python -m tests.servers.install
 	@$(bin)/python -m pip install --quiet --disable-pip-version-check --requirement bench/requirements.txt
 	@$(bin)/python -m pytest tests/storms -m soak $(ARGS)
-	@$(bin)/python -m pytest tests/faults/test_faults.py -m '' --numprocesses 2 $(ARGS)
+	@$(bin)/python -m pytest tests/faults/test_faults.py -m '' --numprocesses 4 $(ARGS)
 	@$(bin)/python -m pytest -m soak --ignore tests/storms --ignore tests/faults/test_faults.py --numprocesses 2 $(ARGS)
 	@$(bin)/python -m pytest tests/hostile --hypothesis-profile=soak $(ARGS)
 
