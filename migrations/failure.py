@@ -22,6 +22,7 @@ _ADVICE = {
     # lock_not_available, deadlock_detected
     "55P03": "Somebody else holds a lock on it. `db migrate` names them, waits until they are done and tries again.",
     "40P01": "Two transactions waited for each other: run again.",
+    "53100": "The file is not to blame: the server's disk is full. Make room there, and run again.",
     "42501": "Let the owner GRANT the right to the user in DATABASE_URL, or run the migration as the owner.",
 }
 

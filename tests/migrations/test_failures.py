@@ -195,6 +195,15 @@ def test_a_cut_connection_is_named_with_the_statement(
     assert catalog.revision(url) is None
 
 
+def test_a_full_disk_is_not_the_files_fault(url: str, folder: Folder, said: list[str]) -> None:
+    folder.add("20260101000000_a", "DO $$ BEGIN RAISE 'no room' USING ERRCODE = 'disk_full'; END $$;")
+
+    with pytest.raises(MigrationError) as raised:
+        runner.deploy(report=said.append, directory=folder.path)
+
+    assert raised.value.solutions[0].startswith("The file is not to blame: the server's disk is full.")
+
+
 def test_a_session_ended_at_commit_leaves_open_whether_it_is_applied(url: str, folder: Folder, said: list[str]) -> None:
     folder.add(
         "20260101000000_a",
