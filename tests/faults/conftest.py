@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 
 from shared import db
 from tests.faults import activities, table
-from tests.faults.fault import Fault
+from tests.faults.fault import Fault, Server
 from tests.faults.table import pytest_runtest_logreport, pytest_sessionfinish  # noqa: F401 - hooks
 from tests.faults.world import World, prepare
 from tests.migrations.conftest import Project
@@ -20,11 +20,14 @@ from tests.servers import postgres as servers
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import Postgres
 from tests.servers.proxy import WireProxy
+from tests.servers.small_disk import small_disk
 from tests.shared.db.conftest import Use, driver, use
 
 __all__ = ["driver", "use"]
 
 TEMPLATE = "faults"
+SERVERS: Mapping[Server, str] = {"shared": "prepared", "own": "fault_server", "small": "small_server"}
+SMALL = 160 * 1024 * 1024  # bytes: a new server, two databases, and the least write-ahead log
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +61,20 @@ def fault_server(run_directory: Path, prepared: Postgres) -> Iterator[Postgres]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def small_server(run_directory: Path, prepared: Postgres) -> Iterator[Postgres]:
+    """Return a server on a disk of its own, which faults fill. Skips the test where there can be none."""
+    settings = {"min_wal_size": "32MB", "max_wal_size": "32MB", "autovacuum": "off"}
+    with ExitStack() as stack:
+        try:
+            disk = stack.enter_context(small_disk(run_directory / "small-disk", SMALL))
+        except binaries.Unavailable as error:
+            pytest.skip(str(error))
+        server = stack.enter_context(servers.running(binaries.MAJORS[-1], disk, settings))
+        copy_template(prepared, server)
+        yield server
+
+
 def copy_template(source: Postgres, target: Postgres) -> None:
     """Make the template of the faults' databases on another server."""
     target.create_database(TEMPLATE)
@@ -81,7 +98,7 @@ def make_world(
     with ExitStack() as stack:
 
         def make(fault: Fault, activity: str) -> World:
-            server: Postgres = request.getfixturevalue("prepared" if fault.server == "shared" else "fault_server")
+            server: Postgres = request.getfixturevalue(SERVERS[fault.server])
             name = stack.enter_context(server.database(TEMPLATE, poolers=poolers))
             proxy = stack.enter_context(WireProxy("127.0.0.1", server.port, settle=0))
             stack.callback(db.close_db, grace=0)

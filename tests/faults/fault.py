@@ -10,8 +10,8 @@ from tests.faults.activities import NAMES, Told
 from tests.faults.world import World
 
 Strike = Callable[[World], Told]
-# What the fault does more to than to the database of the test: the server is its own, or has a standby, too.
-Server = Literal["shared", "own"]
+# What the fault does more to than to the database of the test: the server is the faults' own, or one on a small disk.
+Server = Literal["shared", "own", "small"]
 
 REGISTER: list[Fault] = []
 
