@@ -23,6 +23,7 @@ from ops.backup.storage import Place
 from ops.backup.tools import Tools
 from ops.processes import die_with_parent
 from shared.errors import BackupError, LocalEnvironmentError, LockTimeout, Refused
+from shared.settings import get_settings
 
 Report = Callable[[str], None]
 
@@ -146,6 +147,9 @@ def _dump(chosen: Tools, place: Place, name: str, snapshot: str, found: contents
         chosen.path("pg_dump"),
         "--format=custom",
         f"--snapshot={snapshot}",
+        # Who asks to lock a table against readers waits for our own transaction, which has counted its rows, and
+        # pg_dump would wait behind them: for ever, since the server sees no deadlock in that.
+        f"--lock-wait-timeout={get_settings().migration_lock_timeout * 1000:.0f}",
         "--no-password",
         "--verbose",  # names each table, which moves the bar
         f"--dbname={tools.arguments(url)}",
