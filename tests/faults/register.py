@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from tests.faults import network
+from tests.faults import (
+    conflicts,
+    disk,
+    failover,
+    network,
+    password,
+    pooler,
+    processes,
+    room,
+    server,
+    signals,
+    timeouts,
+)
 from tests.faults.fault import REGISTER, Fault
 
-__all__ = ["FAULTS", "network"]
-
-FAULTS: tuple[Fault, ...] = tuple(REGISTER)
+FAMILIES = (network, server, failover, room, pooler, timeouts, conflicts, password, processes, signals, disk)
+FAULTS: tuple[Fault, ...] = tuple(
+    fault for family in FAMILIES for fault in REGISTER if fault.strike.__module__ == family.__name__
+)
