@@ -8,6 +8,7 @@ from tests.faults.fault import fault
 from tests.faults.world import World
 
 REQUESTS = ("read", "write", "COMMIT", "sign-in", "health")
+TRANSACTIONS = ("write", "COMMIT")
 WITHIN = 9  # bytes of an answer that arrive: the middle of a message, whatever it is
 CONNECTING = (1, 30, 130, 250, 500)  # bytes of the server: within its words on the password, and its parameters
 ANSWERED = dict.fromkeys((*REQUESTS, "migration", "backup"), "answered")
@@ -69,7 +70,7 @@ def black_hole(world: World) -> Told:
             world.proxy.cut("rst")
 
 
-@fault("RST before the statement arrives", LOST, fast=REQUESTS)
+@fault("RST before the statement arrives", LOST, fast=TRANSACTIONS)
 def reset_before(world: World) -> Told:
     """The connection is reset before the server has the statement."""
     world.proxy.on("client", world.activity.strike, do="rst")
@@ -83,7 +84,7 @@ def reset_answer(world: World) -> Told:
     return world.run()
 
 
-@fault("FIN in place of the answer", LOST, fast=REQUESTS)
+@fault("FIN in place of the answer", LOST, fast=TRANSACTIONS)
 def end_answer(world: World) -> Told:
     """The server has done it, and the connection ends in place of the answer."""
     world.proxy.on("client", world.activity.strike, do="fin", when="answer")
