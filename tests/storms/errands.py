@@ -15,6 +15,7 @@ from tests.storms.function import EMAIL, ITEMS, PASSWORD
 from tests.storms.wire import Reply, Wire
 
 USERS = 4  # at once
+THREADS = 50  # requests at once, more than an instance has threads for
 _JSON = "content-type: application/json\r\n"
 _numbers = itertools.count()
 
@@ -78,6 +79,17 @@ SHARES: Mapping[str, tuple[Errand, int]] = {
     "timeouts": (_too_slow, 4),
     "visits": (_visit, 4),
 }
+
+
+async def fill(port: int) -> None:
+    """Have an instance start every thread that it may: what it holds is to be flat from then on."""
+
+    async def ask() -> None:
+        wire = Wire(port)
+        await wire.ask("GET", "/api/pause/100")
+        wire.close()
+
+    await asyncio.gather(*(ask() for _ in range(THREADS)))
 
 
 async def run(port: int, count: int, seed: int) -> tuple[Counter[str], list[str]]:

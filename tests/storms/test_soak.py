@@ -24,6 +24,8 @@ def test_an_hour_of_one_instance(function: Function, make_way: MakeWay) -> None:
         ways = [stack.enter_context(make_way(name)) for name in ("direct", "pooler")]
         fleets = [stack.enter_context(fleet.running(function, way, 1)) for way in ways]
         hours = [Hour(one.members[0], one.way.name) for one in fleets]
+        for each in hours:
+            asyncio.run(errands.fill(each.member.instance.port))
         begun = time.monotonic()
         for number in range(ROUNDS):
             asyncio.run(one_round(hours, number))

@@ -133,6 +133,6 @@ def restarts(name: str, fleet: Fleet, stop: Callable[[], None], start: Callable[
 
 def test_two_hundred_instances_wake_at_once(function: Function, way: Way, found: Found) -> None:
     with fleets.running(function, way, MANY) as fleet:
-        with storm("larger burst from zero", fleet, Load(users=5, interval=10.0, burst=True)) as burst:
-            burst.goes_on(7)
+        with storm("larger burst from zero", fleet, Load(users=2, interval=5.0, burst=True)) as burst:
+            burst.goes_on(6)
         end(burst, found)
