@@ -28,6 +28,7 @@ POOLER = {
     "pool_mode": "transaction",
     "default_pool_size": str(fleets.LIMITS["default_pool_size"]),
     "max_client_conn": "4000",
+    "listen_backlog": "1024",  # hundreds connect at the same moment
     "server_login_retry": "1",  # its default would refuse everybody for 15 s after the server came back
 }
 
@@ -44,7 +45,10 @@ def server(run_directory: Path) -> Iterator[Postgres]:
 @pytest.fixture(scope="session")
 def pooler(run_directory: Path, server: Postgres) -> Iterator[PgBouncer]:
     """Return the PgBouncer before it."""
-    users = {postgres.APP: postgres.APP_PASSWORD}
+    # Not the password, for which it would make thousands of hashes at each login.
+    secret = server.admin().execute("SELECT rolpassword FROM pg_authid WHERE rolname = %s", [postgres.APP]).fetchone()
+    assert secret is not None
+    users = {postgres.APP: secret[0]}
     try:
         with pgbouncer.running(
             binaries.PGBOUNCERS[0], run_directory / "storms-pooler", server.port, users, POOLER

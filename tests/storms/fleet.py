@@ -81,6 +81,11 @@ class Fleet:
         self.members += fresh
         return fresh
 
+    def load_code(self) -> None:
+        """Have every instance load all that it needs, and connect to nothing."""
+        for answer in self._executor.map(lambda member: member.instance.get("/api/ready"), self.members):
+            assert answer.status == 200, answer
+
     def take_out(self, members: Sequence[Member]) -> None:
         """Wait for the end of these, which were told that their time is over."""
         for member in members:
