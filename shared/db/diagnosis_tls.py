@@ -63,7 +63,7 @@ ROWS = (
             "Correct sslrootcert in the URL: a path in the folder that is deployed.",
             "sslrootcert=system takes this machine's own.",
         ),
-        says='root certificate file "(?P<file>[^"\n]+)"|file of root certificates (?P<file_>\\S+) cannot be read',
+        says='root certificate file "(?P<file>[^"\n]+)"|file of root certificates (?P<file_>.+?) cannot be read',
     ),
     Row(
         "certificate_verify_failed",
