@@ -28,7 +28,7 @@ def server_without_tls(stage: Stage, attempt: Attempt) -> None:
 
 @provokes("root_certificates_missing", only=(*LIBPQ, "ours+pg8000"))
 def no_root_file(stage: Stage, attempt: Attempt) -> None:
-    _verified(stage, attempt, sslrootcert=str(stage.directory / "missing.pem"))
+    _verified(stage, attempt, sslrootcert=str(stage.directory / "a missing root.pem"))
 
 
 @provokes("certificate_unknown_authority", vaguely=("certificate_verify_failed",))
