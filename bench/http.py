@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+from bench import processors
 from bench.peers import met, ratio
 from bench.reads import server
 from bench.web_servers import ALONE, DRIZZLE, FASTAPI, OURS, STARLETTE, Server, running
@@ -38,6 +39,7 @@ Costs = Mapping[str, list[Cost]]
 
 def main() -> None:
     """Measure, and keep the result."""
+    processors.step_aside()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         try:
@@ -88,7 +90,7 @@ def report(costs: Costs) -> results.Result:
         command="python -m bench.http",
         tables=[
             results.Table(
-                f"A primary-key read over HTTP, {CONNECTIONS} connections, one process each",
+                f"A primary-key read over HTTP, {CONNECTIONS} connections, each server a process on one processor",
                 ("", "requests/s", "x Drizzle", "CPU of the server, us a request", "x Drizzle"),
                 rows,
             ),

@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+from bench import processors
 from bench.peers import met
 from bench.reads import server
 from bench.web_servers import DRIZZLE, FASTAPI, OURS, Server, running
@@ -65,6 +66,7 @@ class Flood(NamedTuple):
 
 def main() -> None:
     """Measure, and keep the result."""
+    processors.step_aside()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         try:

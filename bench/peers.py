@@ -7,7 +7,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,7 +40,7 @@ class Kind(NamedTuple):
 class Peer:
     """The process of a client. Each method is a command of bench/clients.py, where they are explained."""
 
-    def __init__(self, kind: Kind, command: Sequence[str]) -> None:
+    def __init__(self, kind: Kind, command: Sequence[str], begin: Callable[[], None] | None) -> None:
         environ = {name: value for name, value in os.environ.items() if not name.startswith(_CLEARED)}
         self.kind = kind
         self._process = subprocess.Popen(
@@ -50,6 +50,7 @@ class Peer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            preexec_fn=begin,
         )
 
     def open(self, url: str, sessions: int = 1) -> None:
@@ -93,13 +94,18 @@ class Peer:
 
 
 @contextmanager
-def running(kinds: Mapping[str, Kind], folder: Path) -> Iterator[dict[str, Peer]]:
-    """Start the clients. Raises tools.Missing where this machine lacks what runs or bundles those of Node."""
+def running(
+    kinds: Mapping[str, Kind], folder: Path, *, begin: Callable[[], None] | None = None
+) -> Iterator[dict[str, Peer]]:
+    """Start the clients, each of which calls `begin` first.
+
+    Raises tools.Missing where this machine lacks what runs or bundles those of Node.
+    """
     python, node = [sys.executable, "-m", "bench.clients"], [str(tools.node()), str(_bundle(folder))]
     with ExitStack() as stack:
         peers = {}
         for name, kind in kinds.items():
-            peers[name] = Peer(kind, [*(node if kind.is_node else python), kind.key])
+            peers[name] = Peer(kind, [*(node if kind.is_node else python), kind.key], begin)
             stack.callback(peers[name].quit)
         yield peers
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import psycopg
 
+from bench import processors
 from bench.peers import DRIZZLE, FLOOR, OURS, Kind, Peer, met, ratio, running
 from ops.embedded import find_binaries
 from ops.postgres_server import PostgresServer
@@ -51,6 +52,8 @@ PEERS = {
     DRIZZLE: Kind("drizzle"),
     FLOOR: Kind("floor"),
 }
+FEW = {name: PEERS[name] for name in (OURS, RAW, "psycopg_pool", DRIZZLE)}
+_HEADING = ("", "CPU of the client, us a read", "x this pool", "reads/s by the clock", "x this pool")
 
 
 class Cost(NamedTuple):
@@ -66,22 +69,31 @@ Costs = Mapping[str, list[Cost]]
 
 def main() -> None:
     """Measure, and keep the result."""
+    processors.step_aside()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         url = stack.enter_context(server(Path(folder)))
         try:
-            peers = stack.enter_context(running(PEERS, Path(folder)))
+            alone = stack.enter_context(opened(PEERS, url, folder, processors.take_one))
+            costs = measure({**alone, PGBENCH: _pgbench(url, Path(folder))}, TURNS)
+            shared = stack.enter_context(opened(FEW, url, folder, processors.take_all))
+            on_all = measure(shared, TURNS)
         except tools.Missing as missing:
             print(f"Without reads: {missing}", file=sys.stderr)
             return
+    kept = report(costs, on_all)
+    results.keep(kept)
+    print(results.markdown(results.load(kept.name)))
+
+
+@contextmanager
+def opened(kinds: Mapping[str, Kind], url: str, folder: str, begin: Callable[[], None]) -> Iterator[Mapping[str, Turn]]:
+    """Start these clients, and give their turns."""
+    with running(kinds, Path(folder), begin=begin) as peers:
         for peer in peers.values():
             peer.open(url, THREADS)
-        turns = {name: _turn(peer, FEW_READS if name == NULLPOOL else READS) for name, peer in peers.items()}
-        costs = measure({**turns, PGBENCH: _pgbench(url, Path(folder))}, TURNS)
+        yield {name: _turn(peer, FEW_READS if name == NULLPOOL else READS) for name, peer in peers.items()}
         for peer in peers.values():
             peer.close()
-    kept = report(costs)
-    results.keep(kept)
-    print(results.markdown(kept))
 
 
 def measure(turns: Mapping[str, Turn], number: int) -> Costs:
@@ -95,11 +107,11 @@ def measure(turns: Mapping[str, Turn], number: int) -> Costs:
     return costs
 
 
-def report(costs: Costs) -> results.Result:
+def _rows(costs: Costs) -> list[tuple[str, ...]]:
     """Compare medians, and each turn with this pool's of the same turn."""
     cpu = {name: [cost.cpu for cost in turns] for name, turns in costs.items()}
     rate = {name: [cost.rate for cost in turns] for name, turns in costs.items()}
-    rows = [
+    return [
         (
             name,
             f"{statistics.median(cpu[name]):.0f}",
@@ -109,6 +121,12 @@ def report(costs: Costs) -> results.Result:
         )
         for name in costs
     ]
+
+
+def report(costs: Costs, on_all: Costs) -> results.Result:
+    """Write the tables: each client on a processor of its own, and a few on all of them."""
+    cpu = {name: [cost.cpu for cost in turns] for name, turns in costs.items()}
+    rate = {name: [cost.rate for cost in turns] for name, turns in costs.items()}
     # By how many times the reads are more than a peer's.
     more = {name: {"CPU": ratio(cpu[name], cpu[OURS]), "clock": ratio(rate[OURS], rate[name])} for name in costs}
     goals = [
@@ -124,11 +142,18 @@ def report(costs: Costs) -> results.Result:
         command="python -m bench.reads",
         tables=[
             results.Table(
-                f"Primary-key reads, {THREADS} at a time in one process, PostgreSQL on loopback without TLS",
-                ("", "CPU of the client, us a read", "x this pool", "reads/s by the clock", "x this pool"),
-                rows,
-                "CPU is the client's own, user and system. By the clock the server takes its part of the same cores, "
-                "so the faster a client, the more of the time is the server's.",
+                f"Primary-key reads, {THREADS} at a time in one process, the client on one processor, the server on "
+                "the others",
+                _HEADING,
+                _rows(costs),
+                "PostgreSQL on loopback without TLS. CPU is the client's own, user and system.",
+            ),
+            results.Table(
+                "The same, the client on all processors, those of the server too",
+                _HEADING,
+                _rows(on_all),
+                "Python's threads take the interpreter from one another, and on several processors that costs more "
+                "than a read: give each process one (`taskset`, a container of one CPU, as functions have).",
             ),
             results.Table(
                 "Goals",
@@ -176,7 +201,9 @@ def _pgbench(url: str, folder: Path) -> Turn:
 
     def turn() -> Cost:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run([program, *options, url], stdout=subprocess.PIPE, text=True, check=True)
+        done = subprocess.run(
+            [program, *options, url], stdout=subprocess.PIPE, text=True, check=True, preexec_fn=processors.take_one
+        )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         rate = re.search(r"tps = ([\d.]+)", done.stdout)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import psutil
 
-from bench import cold_start, node
+from bench import cold_start, node, processors
 from ops.processes import die_with_parent
 from tests.deploy import image, tools
 from tests.servers.process import free_port
@@ -76,9 +76,10 @@ def running(
     variables: Mapping[str, str] | None = None,
     limits: bool = True,
 ) -> Iterator[dict[str, Server]]:
-    """Start them all on the database of this URL; `functions` are files added to the app's own, `variables` are its.
+    """Start them all on the database of this URL, each on the same one processor.
 
-    `limits` adds what tells where the time goes. Raises tools.Missing where this machine lacks what runs or builds one.
+    `functions` are files added to the app's own, `variables` are its. `limits` adds what tells where the time goes.
+    Raises tools.Missing where this machine lacks what runs or builds one.
     """
     files = {"item.py": cold_start.ENDPOINT, "constant.py": _CONSTANT, **(functions or {})}
     bundle, fastapi = node.bundle("server.mjs", folder), _HERE / "fastapi_peer"
@@ -113,6 +114,11 @@ def running(
         yield servers
 
 
+def _begin() -> None:
+    die_with_parent()
+    processors.take_one()
+
+
 @contextmanager
 def _process(command: Sequence[str], environ: Mapping[str, str], directory: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command whose log nobody reads."""
@@ -123,7 +129,7 @@ def _process(command: Sequence[str], environ: Mapping[str, str], directory: Path
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        preexec_fn=die_with_parent,
+        preexec_fn=_begin,
     )
     try:
         yield process
