@@ -73,10 +73,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         url = stack.enter_context(server(Path(folder)))
         try:
-            alone = stack.enter_context(opened(PEERS, url, folder, processors.take_one))
-            costs = measure({**alone, PGBENCH: _pgbench(url, Path(folder))}, TURNS)
-            shared = stack.enter_context(opened(FEW, url, folder, processors.take_all))
-            on_all = measure(shared, TURNS)
+            with opened(PEERS, url, folder, processors.take_one) as turns:
+                costs = measure({**turns, PGBENCH: _pgbench(url, Path(folder))}, TURNS)
+            with opened(FEW, url, folder, processors.take_all) as turns:
+                on_all = measure(turns, TURNS)
         except tools.Missing as missing:
             print(f"Without reads: {missing}", file=sys.stderr)
             return
