@@ -19,6 +19,6 @@ def take_one() -> None:
     os.sched_setaffinity(0, _ALL[:1])
 
 
-def take_all() -> None:
-    """Be measured on all processors, those of the server too."""
-    os.sched_setaffinity(0, _ALL)
+def take_all(pid: int = 0) -> None:
+    """Let a process, this one where none is given, and what it starts from now on take all processors."""
+    os.sched_setaffinity(pid, _ALL)

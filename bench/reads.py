@@ -75,6 +75,7 @@ def main() -> None:
         try:
             with opened(PEERS, url, folder, processors.take_one) as turns:
                 costs = measure({**turns, PGBENCH: _pgbench(url, Path(folder))}, TURNS)
+            processors.take_all(int(Path(folder, "data", "postmaster.pid").read_text("utf-8").split()[0]))
             with opened(FEW, url, folder, processors.take_all) as turns:
                 on_all = measure(turns, TURNS)
         except tools.Missing as missing:
@@ -149,11 +150,12 @@ def report(costs: Costs, on_all: Costs) -> results.Result:
                 "PostgreSQL on loopback without TLS. CPU is the client's own, user and system.",
             ),
             results.Table(
-                "The same, the client on all processors, those of the server too",
+                "The same, client and server sharing all processors",
                 _HEADING,
                 _rows(on_all),
-                "Python's threads take the interpreter from one another, and on several processors that costs more "
-                "than a read: give each process one (`taskset`, a container of one CPU, as functions have).",
+                "Python's threads take the interpreter from one another, which costs more where the kernel moves them "
+                "between processors: one for each process, as functions have it, is best (`taskset`, one CPU for a "
+                "container).",
             ),
             results.Table(
                 "Goals",
