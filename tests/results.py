@@ -124,7 +124,7 @@ def _parts(page: str, name: str) -> tuple[str, str, str]:
 def _where() -> str:
     today = datetime.datetime.now(datetime.UTC).date()
     cpu = next((line.partition(":")[2].strip() for line in _cpu_lines() if line.startswith("model name")), "")
-    machine = f"{len(os.sched_getaffinity(0))} cores{f' ({cpu})' if cpu else ''}, {platform.system()}"
+    machine = f"{os.cpu_count()} cores{f' ({cpu})' if cpu else ''}, {platform.system()}"
     return f"{today}, {machine}, Python {platform.python_version()}"
 
 
