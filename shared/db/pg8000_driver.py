@@ -21,6 +21,7 @@ from pg8000.core import NULL_BYTE, SYNC_MSG, Context, _flush, _write
 
 from shared import deadline
 from shared.db import tls
+from shared.db.addresses import Attempts, Place
 from shared.db.drivers import Liveness, Params, Row
 from shared.db.failures import connect_error_from, error_from, first_line
 from shared.db.placeholders import not_text, numbered, values
@@ -278,16 +279,16 @@ def connect(url: DatabaseURL, *, connect_timeout: float) -> Pg8000Connection:
     tcp_user_timeout and target_session_attrs have a meaning here.
     """
     wanted = url.params.get("target_session_attrs", "any")
-    # A host that is silent must leave time for the next.
+    # An address that is silent must leave time for the next.
     limit = deadline.bound(connect_timeout)
     assert limit is not None
-    limit /= url.attempts
+    attempts = Attempts(url, limit)
     failure = DatabaseUnavailable("no host was tried")
     # Like libpq, prefer-standby takes any host once all of them were found not to be a standby.
     for kind in ("standby", "any") if wanted == "prefer-standby" else (wanted,):
-        for host in url.hosts:
+        for place in attempts.places:
             try:
-                raw = _connect_to(host, url, limit)
+                raw = _connect_to(place, url, attempts.share())
             except _ERRORS as error:
                 failure = _connect_error(error)
                 continue
@@ -299,9 +300,9 @@ def connect(url: DatabaseURL, *, connect_timeout: float) -> Pg8000Connection:
     raise failure
 
 
-def _connect_to(host: Host, url: DatabaseURL, limit: float) -> _OneSyncConnection:
-    options = url.params.get("options")
-    connection = _dial(host, url.params, _time_left(deadline.bound(limit)))
+def _connect_to(place: Place, url: DatabaseURL, limit: float) -> _OneSyncConnection:
+    host, options = place.host, url.params.get("options")
+    connection = _dial(place, url.params, _time_left(deadline.bound(limit)))
     try:
         if not host.is_socket:
             connection = _encrypted(connection, host, url)
@@ -325,8 +326,9 @@ def _connect_to(host: Host, url: DatabaseURL, limit: float) -> _OneSyncConnectio
     return raw
 
 
-def _dial(host: Host, params: Mapping[str, str], limit: float | None) -> socket.socket:
+def _dial(place: Place, params: Mapping[str, str], limit: float | None) -> socket.socket:
     """Open the socket ourselves: pg8000 leaves its own open when TLS is not answered."""
+    host = place.host
     if host.is_socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(limit)
@@ -336,7 +338,7 @@ def _dial(host: Host, params: Mapping[str, str], limit: float | None) -> socket.
             connection.close()
             raise
         return connection
-    connection = socket.create_connection((host.name, host.port), limit)
+    connection = socket.create_connection((place.address, host.port), limit)
     # Else what follows a TLS handshake waits for the server to acknowledge the end of it, which takes 40 ms (Nagle's
     # algorithm, RFC 896, and the delayed acknowledgement). libpq sets it too.
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

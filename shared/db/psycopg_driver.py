@@ -17,6 +17,7 @@ from psycopg.waiting import Ready
 
 from shared import deadline
 from shared.db import tls
+from shared.db.addresses import Attempts, Place
 from shared.db.drivers import Liveness, Params, Row
 from shared.db.failures import connect_error_from, error_from, first_line
 from shared.db.placeholders import not_text, numbered, values
@@ -31,8 +32,8 @@ _INERROR = pq.TransactionStatus.INERROR
 _FINE = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK, pq.ExecStatus.EMPTY_QUERY)
 _AUTO = PyFormat.AUTO
 
-# Seconds for each address that is tried; psycopg's connect takes no such argument.
-_connect_limit: ContextVar[float] = ContextVar("connect_limit")
+# Those of a connection that is being made; psycopg's connect takes no such argument.
+_attempts: ContextVar[Attempts] = ContextVar("attempts")
 
 
 class _Pipeline(psycopg.Pipeline):
@@ -88,7 +89,7 @@ class _DeadlineConnection(psycopg.Connection[DictRow]):
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> PQGenConn["_DeadlineConnection"]:
         # psycopg waits at least 2 s for each address. This ends with our limit, and is resumed every 0.1 s at least.
-        limit = deadline.bound(_connect_limit.get())
+        limit = deadline.bound(_attempts.get().share())
         assert limit is not None
         until = time.monotonic() + limit
         gen = super()._connect_gen(conninfo)
@@ -285,18 +286,19 @@ class PsycopgConnection:
 def connect(url: DatabaseURL, *, connect_timeout: float) -> PsycopgConnection:
     """Open a connection. Raises DatabaseUnavailable, whose text holds no password; ConfigurationError."""
     tls.check_roots(url)
-    # A host that is silent must leave time for the next.
+    # An address that is silent must leave time for the next.
     limit = deadline.bound(connect_timeout)
     assert limit is not None
-    token = _connect_limit.set(limit / url.attempts)
+    attempts = Attempts(url, limit)
+    token = _attempts.set(attempts)
     try:
-        raw = _open(url)
+        raw = _open(url, attempts.places)
     except psycopg.Error as error:
         failure = _scrubbed(error)
     else:
         return PsycopgConnection(raw)
     finally:
-        _connect_limit.reset(token)
+        _attempts.reset(token)
     message = first_line(failure)
     if "root certificate file" in message:
         raise tls.unreadable_roots(url) from failure
@@ -304,8 +306,12 @@ def connect(url: DatabaseURL, *, connect_timeout: float) -> PsycopgConnection:
     raise connect_error_from(failure.sqlstate, message) from failure
 
 
-def _open(url: DatabaseURL) -> psycopg.Connection[DictRow]:
+def _open(url: DatabaseURL, places: list[Place]) -> psycopg.Connection[DictRow]:
     kwargs: dict[str, Any] = dict(url.connect_kwargs())
+    if any(place.address for place in places):
+        kwargs["host"] = ",".join(place.host.name for place in places)
+        kwargs["hostaddr"] = ",".join(place.address for place in places)
+        kwargs["port"] = ",".join(str(place.host.port) for place in places)
     raw = _DeadlineConnection.connect(
         conninfo="", autocommit=True, prepare_threshold=None, row_factory=dict_row, **kwargs
     )

@@ -113,11 +113,6 @@ class DatabaseURL:
         """Give libpq's sslmode, None where the string does not say."""
         return self.params.get("sslmode")
 
-    @property
-    def attempts(self) -> int:
-        """Count the attempts that a connection may take: prefer-standby goes through the hosts a second time."""
-        return len(self.hosts) * (2 if self.params.get("target_session_attrs") == "prefer-standby" else 1)
-
     def with_params(self, **params: str | None) -> "DatabaseURL":
         """Give a copy with these libpq parameters set, or removed where the value is None."""
         merged = {**self.params, **params}

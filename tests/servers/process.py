@@ -6,7 +6,8 @@ import random
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from ops.processes import Identity, die_with_parent, not_root
 from tests.servers.binaries import Unavailable
 
 PORTS = range(20000, 32000)  # below the ephemeral ones, which any connection of this machine may take
+_QUEUE = 8  # connections, more than a listener keeps that wants none to wait
 PORT_TIMEOUT = 10.0  # seconds until a started server listens
 
 
@@ -27,6 +29,21 @@ def free_port() -> int:
                 continue
             return port
     raise OSError("none of 100 ports is free")
+
+
+@contextmanager
+def silent(address: str, port: int) -> Iterator[None]:
+    """Let packets to this address vanish: Linux answers none where the queue of a listener is full (listen(2))."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, port))
+        listener.listen(0)
+        for _ in range(_QUEUE):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex((address, port))
+        yield
 
 
 def through(url: str, port: int) -> str:

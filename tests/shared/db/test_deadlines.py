@@ -2,9 +2,11 @@
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from shared.deadline import remaining, within
 from shared.errors import ConnectionTimeout, DeadlineExceeded, Error, TransactionResolutionUnknown
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import Postgres
+from tests.servers.process import silent
 from tests.servers.proxy import WireProxy
 from tests.shared.db.conftest import Use
 from tests.shared.db.watching import name_of, running, sessions, until
@@ -212,6 +215,21 @@ def test_a_silent_host_leaves_time_for_the_next(
     use(database.rpartition("@")[0] + hosts + name_of(database))
     wire_proxy.silence()
     with within(1):
+        assert db.fetch_value("SELECT 1") == 1
+
+
+def test_a_silent_address_of_a_host_leaves_time_for_the_next(
+    use: Use, driver: str, postgres: Postgres, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve, name = socket.getaddrinfo, "db.test"
+
+    def two(host: str, *arguments: Any, **options: Any) -> Any:
+        addresses = ("127.0.0.2", "127.0.0.1") if host == name else (host,)
+        return [answer for address in addresses for answer in resolve(address, *arguments, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", two)
+    use(database.replace("@127.0.0.1:", f"@{name}:"), DATABASE_DISABLE_SSL="true")
+    with silent("127.0.0.2", postgres.port), within(1):
         assert db.fetch_value("SELECT 1") == 1
 
 
