@@ -108,13 +108,13 @@ class World:
         assert isinstance(self.activity, activities.Request)
         self.activity.ask = way
 
-    def in_instance(self, number: int = WARM_TOO) -> Instance:
-        """Have requests answered from now on by an app in a process of its own, which has a connection."""
+    def in_instance(self, number: int | None = WARM_TOO) -> Instance:
+        """Have requests answered from now on by an app in a process of its own; with a number, it has a connection."""
         self.leave()
         running = self.instance = self.stack.enter_context(instance(self.variables))
         self.ask(running.ask)
         self.leave = running.leave
-        assert self.run(number).is_answered
+        assert number is None or self.run(number).is_answered
         return running
 
     def in_web_server(self, number: int = WARM_TOO) -> WebServer:
