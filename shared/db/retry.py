@@ -108,6 +108,7 @@ def retry(
         def run(*args: P.args, **kwargs: P.kwargs) -> T:
             patience = time.monotonic() + PATIENCE
             begun = pauses = 0
+            earlier: Error | None = None
             while True:
                 connected = False
                 try:
@@ -115,6 +116,9 @@ def retry(
                         connected = True
                         return unit(tx, *args, **kwargs)
                 except Error as error:
+                    if earlier is not None and not connected and isinstance(error, DeadlineExceeded):
+                        raise earlier from None  # which says why; the pause took the time to find out more
+                    earlier = error
                     begun += connected
                     over = begun >= attempts if connected else time.monotonic() >= patience
                     if over or not _may_run_again(error, idempotent) or not pause(pauses):

@@ -21,6 +21,7 @@ from shared.errors import (
 )
 from tests.servers.proxy import WireProxy
 from tests.shared.db.conftest import Use
+from tests.shared.db.watching import until
 
 ADD = "INSERT INTO ledger VALUES (%(n)s)"
 
@@ -199,6 +200,20 @@ def test_it_waits_for_a_server_no_longer_than_the_deadline(use: Use, driver: str
     wire_proxy.refuse()
     use(wire_proxy.url("postgresql://app:app@127.0.0.1:1/none"))
     with pytest.raises((DatabaseUnavailable, DeadlineExceeded)), deadline.within(0.5):
+        db.run_transaction(lambda tx: tx.execute("SELECT 1"))
+
+
+def test_a_pause_that_takes_the_rest_of_the_time_hides_no_reason(
+    use: Use, driver: str, wire_proxy: WireProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def oversleep(_earlier: int) -> bool:
+        until(lambda: deadline.remaining() == 0)
+        return True
+
+    monkeypatch.setitem(db.run_transaction.__globals__, "pause", oversleep)
+    wire_proxy.refuse()
+    use(wire_proxy.url("postgresql://app:app@127.0.0.1:1/none"))
+    with pytest.raises(DatabaseUnavailable), deadline.within(0.3):
         db.run_transaction(lambda tx: tx.execute("SELECT 1"))
 
 
