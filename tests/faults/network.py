@@ -5,27 +5,14 @@ from __future__ import annotations
 from shared import db
 from tests.faults.activities import Told
 from tests.faults.fault import fault
+from tests.faults.words import ANSWERED, REQUESTS, lost, no_connection
 from tests.faults.world import World
 
-REQUESTS = ("read", "write", "COMMIT", "sign-in", "health")
 TRANSACTIONS = ("write", "COMMIT")
 WITHIN = 9  # bytes of an answer that arrive: the middle of a message, whatever it is
 CONNECTING = (1, 30, 130, 250, 500)  # bytes of the server: within its words on the password, and its parameters
-ANSWERED = dict.fromkeys((*REQUESTS, "migration", "backup"), "answered")
-# One connection is lost with a statement on its way. A transaction runs again; a single statement is never sent twice.
-LOST = {
-    **dict.fromkeys(REQUESTS, "503 connection_failure"),
-    "write": "answered, at another attempt",
-    "COMMIT": "500 transaction_resolution_unknown",
-    "migration": "exit 6",
-    "backup": "exit 16",
-}
+LOST = lost("connection_failure")
 NO_ANSWER = "503 | 503 deadline_exceeded"  # the check itself may be over before the answer has to be given
-
-
-def no_connection(diagnosis: str) -> dict[str, str]:
-    """Give the words where none can be made."""
-    return {**dict.fromkeys(REQUESTS, f"503 {diagnosis}"), "migration": "exit 4", "backup": "exit 4"}
 
 
 @fault("refused", no_connection("connection_refused"), is_cold=True, fast=REQUESTS)
