@@ -7,12 +7,12 @@ import pytest
 
 from tests.faults.activities import Backup, Told
 from tests.faults.fault import fault
+from tests.faults.words import REQUESTS
 from tests.faults.world import World
 from tests.servers.binaries import Unavailable
 from tests.servers.small_disk import fill, make_room, small_disk
 from tests.shared.db.watching import until
 
-REQUESTS = ("read", "write", "COMMIT", "sign-in", "health")
 SWITCHES = 50  # segments of the write-ahead log that may be there in advance
 DESTINATION = 64 * 1024  # bytes for a backup
 

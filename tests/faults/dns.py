@@ -11,13 +11,12 @@ import pytest
 
 from tests.faults.activities import Told
 from tests.faults.fault import fault
+from tests.faults.words import ANSWERED, REQUESTS, lost, no_connection
 from tests.faults.world import World
 from tests.servers import preloads
 from tests.servers.binaries import Unavailable
 from tests.servers.process import silent
 
-REQUESTS = ("read", "write", "COMMIT", "sign-in", "health")
-ANSWERED = dict.fromkeys((*REQUESTS, "migration", "backup"), "answered")
 NAME = "db.test"  # RFC 2606 gives nobody that
 HERE, THERE, SIX = "127.0.0.1", "127.0.0.2", "::1"
 
@@ -59,16 +58,7 @@ def moved_idle(world: World) -> Told:
     return world.run()
 
 
-@fault(
-    "name that changes its address under way",
-    {
-        **dict.fromkeys(REQUESTS, "503 connection_failure"),
-        "write": "answered, at another attempt",
-        "COMMIT": "500 transaction_resolution_unknown",
-        "migration": "exit 6",
-        "backup": "exit 16",
-    },
-)
+@fault("name that changes its address under way", lost("connection_failure"))
 def moved_under_way(world: World) -> Told:
     """The server goes to another address with the statement on the way, and its name follows."""
     names = Names(world)
@@ -81,11 +71,7 @@ def moved_under_way(world: World) -> Told:
     return end()
 
 
-@fault(
-    "name that does not resolve yet",
-    {**dict.fromkeys(REQUESTS, "503 unknown_host"), "migration": "exit 4", "backup": "exit 4"},
-    is_cold=True,
-)
+@fault("name that does not resolve yet", no_connection("unknown_host"), is_cold=True)
 def unknown(world: World) -> Told:
     """The database is new, and the name servers do not know it."""
     names = Names(world)

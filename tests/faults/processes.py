@@ -5,12 +5,11 @@ from __future__ import annotations
 from tests.faults.activities import Told
 from tests.faults.fault import fault
 from tests.faults.instances import freeze, thaw
+from tests.faults.words import REQUESTS, lost
 from tests.faults.world import CHILD, STRUCK, World
 from tests.shared.db.watching import running, sessions, terminate, until
 
-REQUESTS = ("read", "write", "COMMIT", "sign-in", "health")
-ANSWERED = dict.fromkeys(REQUESTS, "answered")
-LOST = "503 admin_shutdown"
+OURS = dict.fromkeys(REQUESTS, "answered")
 UNKNOWN = "500 transaction_resolution_unknown"
 # At thawing the server's goodbye is there, and the time is over: which is seen first is a matter of luck.
 LATE = "504 deadline_exceeded | 503 idle_session_timeout"
@@ -21,7 +20,7 @@ NO_CLOCK = dict.fromkeys(("migration", "backup"), "a command keeps no time by th
 NO_FORK = dict.fromkeys(("migration", "backup"), "a command does not fork")
 
 
-@fault("frozen while idle, its sessions ended", ANSWERED, never=NONE_IDLE)
+@fault("frozen while idle, its sessions ended", OURS, never=NONE_IDLE)
 def frozen_idle(world: World) -> Told:
     """The platform freezes the instance between two requests, and the server ends its session."""
     process = world.in_instance().process
@@ -31,16 +30,7 @@ def frozen_idle(world: World) -> Told:
     return world.run()
 
 
-@fault(
-    "frozen under way, its sessions ended",
-    {
-        **dict.fromkeys(("read", "sign-in", "health"), LOST),
-        "write": "answered, at another attempt",
-        "COMMIT": UNKNOWN,
-        "migration": "exit 6",
-        "backup": "exit 16",
-    },
-)
+@fault("frozen under way, its sessions ended", lost("admin_shutdown"))
 def frozen_under_way(world: World) -> Told:
     """The process is frozen with the statement on the way, and is back while there is time."""
     if world.is_request:
@@ -73,7 +63,7 @@ def frozen_long(world: World) -> Told:
     return end()
 
 
-@fault("fork while idle", ANSWERED, never=NO_FORK)
+@fault("fork while idle", OURS, never=NO_FORK)
 def fork_idle(world: World) -> Told:
     """The process forks with a connection idle; child and parent send a request each."""
     instance = world.in_instance()
@@ -87,7 +77,7 @@ def fork_idle(world: World) -> Told:
     return told[STRUCK]
 
 
-@fault("fork under way", ANSWERED, never=NO_FORK)
+@fault("fork under way", OURS, never=NO_FORK)
 def fork_under_way(world: World) -> Told:
     """The process forks with a statement on the way in another thread; the child sends a request, too."""
     instance = world.in_instance()
@@ -107,25 +97,25 @@ def fork_under_way(world: World) -> Told:
     return told
 
 
-@fault("clock an hour ahead while idle", ANSWERED, never=NO_CLOCK)
+@fault("clock an hour ahead while idle", OURS, never=NO_CLOCK)
 def ahead_idle(world: World) -> Told:
     """Somebody sets the clock forwards between two requests."""
     return _clock_idle(world, HOUR)
 
 
-@fault("clock an hour back while idle", ANSWERED, never=NO_CLOCK)
+@fault("clock an hour back while idle", OURS, never=NO_CLOCK)
 def back_idle(world: World) -> Told:
     """Somebody sets the clock back between two requests."""
     return _clock_idle(world, -HOUR)
 
 
-@fault("clock an hour ahead under way", ANSWERED, never=NO_CLOCK)
+@fault("clock an hour ahead under way", OURS, never=NO_CLOCK)
 def ahead_under_way(world: World) -> Told:
     """Somebody sets the clock forwards with the statement on the way."""
     return _clock_under_way(world, HOUR)
 
 
-@fault("clock an hour back under way", ANSWERED, never=NO_CLOCK)
+@fault("clock an hour back under way", OURS, never=NO_CLOCK)
 def back_under_way(world: World) -> Told:
     """Somebody sets the clock back with the statement on the way."""
     return _clock_under_way(world, -HOUR)

@@ -14,11 +14,11 @@ from tests.faults import activities
 from tests.faults.activities import Backup, Migrate, Told
 from tests.faults.fault import fault
 from tests.faults.instances import NO_ANSWER, forgets
+from tests.faults.words import REQUESTS
 from tests.faults.world import NEXT, World
 from tests.migrations.conftest import Project
 from tests.shared.db.watching import running, until
 
-REQUESTS = ("read", "write", "COMMIT", "sign-in", "health")
 GONE = dict.fromkeys(REQUESTS, NO_ANSWER)
 NO_SERVER = dict.fromkeys(REQUESTS, "Ctrl-C is for commands; a server gets SIGTERM")
 NO_INDEX = dict.fromkeys((*REQUESTS, "backup"), "it builds no index")
