@@ -6,6 +6,7 @@ nss_wrapper answers for the system's resolver, to libpq and to Python alike, in 
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 
@@ -26,7 +27,8 @@ class Names:
 
     def __init__(self, world: World) -> None:
         try:
-            library = preloads.library("libnss-wrapper")
+            # A copy, because LD_PRELOAD takes no path with a space, in which the checkout may lie.
+            library = shutil.copy(preloads.library("libnss-wrapper"), world.folder.parent)
         except Unavailable as error:
             pytest.skip(str(error))
         self._file = world.folder.with_name("hosts")
