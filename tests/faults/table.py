@@ -40,16 +40,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
     if hasattr(session.config, "workerinput"):
         return
-    if set(cells_of(FAULTS)) == {(cell.fault, cell.activity, cell.driver) for cell in _seen}:
+    wanted = {(fault.name, activity, driver) for fault, activity, driver in cells_of(FAULTS)}
+    if wanted == {(cell.fault, cell.activity, cell.driver) for cell in _seen}:
         results.keep(result(_seen))
 
 
-def cells_of(faults: Sequence[Fault]) -> Iterator[tuple[str, str, str]]:
+def cells_of(faults: Sequence[Fault]) -> Iterator[tuple[Fault, str, str]]:
     """Give fault, activity and driver of each cell. Commands have one driver, which is psycopg."""
     for fault in faults:
         for activity in fault.expected:
             for driver in ("psycopg", "pg8000") if activity in REQUESTS else ("psycopg",):
-                yield fault.name, activity, driver
+                yield fault, activity, driver
 
 
 def result(seen: Iterable[Cell]) -> results.Result:

@@ -10,21 +10,17 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.faults.activities import REQUESTS
 from tests.faults.fault import Fault
 from tests.faults.register import FAULTS
-from tests.faults.table import Cell
+from tests.faults.table import Cell, cells_of
 from tests.faults.world import WARM, World
 
 
 def cells() -> Iterator[object]:
-    """Give the cells; those that are not fast are for `make soak`. Commands have one driver, which is psycopg."""
-    requests = {kind.name for kind in REQUESTS}
-    for fault in FAULTS:
-        for activity in fault.expected:
-            marks = () if activity in fault.fast else (pytest.mark.soak,)
-            for driver in ("psycopg", "pg8000") if activity in requests else ("psycopg",):
-                yield pytest.param(fault, activity, driver, marks=marks, id=f"{fault.name}-{activity}-{driver}")
+    """Give the cells; those that are not fast are for `make soak`."""
+    for fault, activity, driver in cells_of(FAULTS):
+        marks = () if activity in fault.fast else (pytest.mark.soak,)
+        yield pytest.param(fault, activity, driver, marks=marks, id=f"{fault.name}-{activity}-{driver}")
 
 
 @pytest.mark.parametrize(("fault", "activity", "driver"), list(cells()), indirect=["driver"])
