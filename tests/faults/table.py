@@ -14,6 +14,7 @@ from tests.faults.words import REQUESTS
 
 PROPERTY = "fault cell"
 NEVER = "–"
+FAILED = "**failed**"  # what is written of a cell that was begun, unless it ends well
 _seen: list[Cell] = []
 
 
@@ -29,9 +30,10 @@ class Cell(NamedTuple):
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Collect the cells: under pytest-xdist, in the process that all report to."""
-    if report.when == "call" and report.passed:
-        _seen.extend(Cell(**value) for name, value in report.user_properties if name == PROPERTY)  # type: ignore[arg-type]
+    """Collect the cells: under pytest-xdist, in the process that all report to. The last word of each counts."""
+    told = [value for name, value in report.user_properties if name == PROPERTY]
+    if report.when == "call" and told:
+        _seen.append(Cell(**told[-1]))  # type: ignore[arg-type]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -68,7 +70,8 @@ def result(seen: Iterable[Cell]) -> results.Result:
         longest, recovery = max(cell.seconds for cell in ours), max(cell.recovery for cell in ours)
         times.append([fault.name, f"{longest:.2f}", f"{recovery:.2f}"])
     reasons = {reason: None for fault in FAULTS for reason in fault.never.values()}
-    note = f"{len(cells)} cells, with psycopg and with pg8000 (where they differ: psycopg / pg8000). "
+    failed = sum(cell.word == FAILED for cell in cells)
+    note = f"{len(cells)} cells, {failed} of which failed, with psycopg and with pg8000 (where they differ: psycopg / pg8000). "
     note += f"{NEVER}: {'; '.join(reasons)}." if reasons else ""
     return results.Result(
         name="faults",

@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults.fault import Fault
 from tests.faults.register import FAULTS
-from tests.faults.table import Cell, cells_of
+from tests.faults.table import FAILED, Cell, cells_of
 from tests.faults.world import WARM, World
 
 
@@ -31,6 +31,7 @@ def test_cell(
     make_world: Callable[[Fault, str], World],
     record: Callable[[Cell], None],
 ) -> None:
+    record(Cell(fault.name, activity, driver, FAILED, 0.0, 0.0))
     world = make_world(fault, activity)
     if world.is_request and not fault.is_cold:
         assert world.run(WARM).is_answered
