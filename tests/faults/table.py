@@ -71,7 +71,7 @@ def result(seen: Iterable[Cell]) -> results.Result:
         times.append([fault.name, f"{longest:.2f}", f"{recovery:.2f}"])
     reasons = {reason: None for fault in FAULTS for reason in fault.never.values()}
     failed = sum(cell.word == FAILED for cell in cells)
-    note = f"{len(cells)} cells, of which {failed} failed, with psycopg and with pg8000 (where they differ: in this order). "
+    note = f"{len(cells)} cells, of which {failed} failed, with psycopg / pg8000 (one word where it is the same). "
     note += f"{NEVER}: {'; '.join(reasons)}." if reasons else ""
     return results.Result(
         name="faults",
