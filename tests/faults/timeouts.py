@@ -125,7 +125,7 @@ def idle_in_transaction(world: World) -> Told:
     )
 
 
-@fault("idle_session_timeout between requests", ANSWERED, is_cold=True, fast=("read",))
+@fault("idle_session_timeout between requests", ANSWERED, is_cold=True)
 def idle(world: World) -> Told:
     """The pool's connection was idle for longer than it may be; a command's are so at the side of its work."""
     limited(world, "idle_session_timeout")
