@@ -151,7 +151,8 @@ def running(
 @contextmanager
 def standby(primary: Postgres, directory: Path) -> Iterator[Postgres]:
     """Run a hot standby of `primary`; `SELECT pg_promote()` on its `admin()` makes it one itself."""
-    postgres = Postgres(primary.major, directory, {})
+    # It comes back at once to a primary that was restarted, where a standby waits for five seconds.
+    postgres = Postgres(primary.major, directory, {"wal_retrieve_retry_interval": "100ms"})
     program = binaries.postgres(primary.major)
     command = [str(program.directory / "pg_basebackup"), f"--dbname={primary.admin_url()}", "--write-recovery-conf"]
     command += [f"--pgdata={postgres.server.data_dir}", "--checkpoint=fast"]
