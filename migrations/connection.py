@@ -12,8 +12,12 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import psycopg
+from psycopg.abc import PQGen
+from psycopg.generators import fetch_many
+from psycopg.pq import TransactionStatus
 
 from shared.db.failures import connect_error_from, is_lost
 from shared.db.providers import provider_of
@@ -35,15 +39,40 @@ CONNECT_TIMEOUT = 15  # seconds; a database that scales to zero may have to wake
 # Of these another attempt may well succeed, and one failed build is a worse answer than a few seconds.
 _PASSING = (TooManyConnections, CannotConnectNow, ConnectionFailure)
 _PAUSE = 0.5  # seconds between attempts, at most
+_CANCEL_TIMEOUT = 5.0  # seconds, as long as psycopg waits
 MINIMUM_MAJOR_VERSION = 16
 # Without it the server notices a dead client only when the statement under way has ended, and holds its locks until
 # then (manual 19.3.2).
 _WATCH = "client_connection_check_interval"
 
 Connection = psycopg.Connection[tuple[object, ...]]
+T = TypeVar("T")
 
 # Where a session ends in a transaction the driver warns that it cannot roll back, and the error itself tells enough.
 logging.getLogger("psycopg").setLevel(logging.ERROR)
+
+
+class _Connection(psycopg.Connection[tuple[object, ...]]):
+    """A psycopg connection that can be rolled back after every Ctrl-C."""
+
+    def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
+        """Wait as psycopg does, which cancels the statement at an interrupt, and reads on to the statement's end.
+
+        Where the interrupt ended the generator that reads, psycopg reads nothing, and another command would be "already
+        in progress" for ever.
+        """
+        try:
+            return super().wait(gen, *args, **kwargs)
+        except KeyboardInterrupt:
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self._read_to_the_end()
+            raise
+
+    def _read_to_the_end(self) -> None:
+        try:
+            super().wait(fetch_many(self.pgconn), timeout=_CANCEL_TIMEOUT)
+        except psycopg.Error:
+            self.pgconn.finish()
 
 
 def connect(purpose: str = "db migrate") -> Connection:
@@ -138,8 +167,7 @@ def _open(url: DatabaseURL, purpose: str, settings: dict[str, str]) -> Connectio
         "application_name": _application_name(purpose),
         **({"options": options} if options else {}),
     }
-    connection: Connection = psycopg.connect(**parameters, autocommit=True)  # type: ignore[arg-type]
-    return connection
+    return _Connection.connect(**parameters, autocommit=True)  # type: ignore[arg-type]
 
 
 def _application_name(purpose: str) -> str:

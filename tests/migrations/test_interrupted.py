@@ -3,14 +3,17 @@
 from collections.abc import Callable
 
 import pytest
+from psycopg.abc import PQGen
+from psycopg.waiting import Wait
 
-from migrations import runner
+from migrations import connection, runner
 from shared.errors import Error
 from tests.migrations import catalog
 from tests.migrations.conftest import PRODUCTION, Project
 from tests.servers.postgres import Postgres
 from tests.servers.proxy import WireProxy
 from tests.servers.proxy_link import When
+from tests.shared.db.watching import running, until
 
 SEED = b"INSERT INTO plans"
 CUTS: list[tuple[bytes, When]] = [
@@ -69,3 +72,29 @@ def test_killed_between_revisions_and_fingerprint(url: str, wire_proxy: WireProx
     assert done.returncode == 0, done.stderr
     assert catalog.rows(url, "SELECT count(*) > 0 FROM plans") == [(True,)]
     assert catalog.rows(url, "SELECT fingerprint IS NOT NULL FROM migration_state") == [(True,)]
+
+
+def test_a_connection_can_be_rolled_back_after_an_interrupt_within_the_drivers_own_code(
+    postgres: Postgres, url: str, use: Callable[..., None]
+) -> None:
+    """There it ends what reads the answer; elsewhere the driver reads on by itself."""
+    use(DATABASE_URL=url)
+    with connection.session() as session:
+        session.autocommit = False
+        session.execute("CREATE TABLE half_done ()")
+
+        def interrupted() -> Wait:
+            session.pgconn.send_query(b"SELECT pg_sleep(60)")
+            until(lambda: running(postgres, url, "pg_sleep"))
+            raise KeyboardInterrupt
+
+        def reading() -> PQGen[None]:
+            yield interrupted()
+
+        with pytest.raises(KeyboardInterrupt):
+            session.wait(reading())
+
+        assert not running(postgres, url, "pg_sleep")
+        session.rollback()
+        assert session.execute("SELECT to_regclass('half_done')").fetchone() == (None,)
+        session.rollback()
