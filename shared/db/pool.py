@@ -240,7 +240,7 @@ class Pool:
                     self._failed(error)
                     raise
                 self._failed(known)
-            raise _again(known) from error
+            raise _again(known) from known
         # Jitter, so that connections opened together do not all expire together.
         lifetime = self.max_lifetime * random.uniform(0.9, 1.0)  # noqa: S311
         entry = Entry(connection, self._clock(), is_first=is_first, idle_timeout=idle_timeout, lifetime=lifetime)

@@ -125,12 +125,12 @@ def idle_in_transaction(world: World) -> Told:
     )
 
 
-@fault("idle_session_timeout between requests", ANSWERED, is_cold=True)
+@fault("idle_session_timeout between requests", ANSWERED, is_cold=True, fast=("read",))
 def idle(world: World) -> Told:
     """The pool's connection was idle for longer than it may be; a command's are so at the side of its work."""
     limited(world, "idle_session_timeout")
     if world.is_request:
-        until(lambda: not sessions(world.postgres, world.database))
+        until(lambda: not world.proxy.links)  # the end has arrived here too, where the pool sees it
     return world.run()
 
 

@@ -19,9 +19,17 @@ from psycopg import sql
 
 from ops.postgres_server import StopMode
 from shared import db
+from shared.db.diagnosis import explain
 from shared.db.pool import Pool
 from shared.deadline import within
-from shared.errors import ConnectionTimeout, DatabaseUnavailable, Error, PoolTimeout, TooManyConnections
+from shared.errors import (
+    ConnectionFailure,
+    ConnectionTimeout,
+    DatabaseUnavailable,
+    Error,
+    PoolTimeout,
+    TooManyConnections,
+)
 from tests.servers import binaries, process
 from tests.servers.postgres import ADMIN, ADMIN_PASSWORD, Postgres
 from tests.servers.proxy import WireProxy
@@ -264,6 +272,20 @@ def test_a_server_that_was_full_is_reported_though_the_last_attempt_had_no_time(
         wire_proxy.silence()
         with pytest.raises(TooManyConnections):
             asked.result()
+
+
+def test_an_outage_is_diagnosed_by_what_was_seen_and_not_by_an_attempt_that_had_no_time(
+    use: Use, driver: str, database: str, wire_proxy: WireProxy
+) -> None:
+    use(wire_proxy.url(database))
+    wire_proxy.target = ("127.0.0.1", process.free_port())
+    with pytest.raises(ConnectionFailure) as seen:
+        db.get_pool().lease(timeout=5)
+    wire_proxy.silence()
+    with pytest.raises(ConnectionFailure) as raised:
+        db.get_pool().lease(timeout=0.9)
+    assert raised.value is not seen.value
+    assert explain(raised.value).code == "connection_failure"
 
 
 def test_callers_share_what_a_full_server_gave_and_are_told_why(
