@@ -58,6 +58,12 @@ class ConnectionTimeout(DatabaseUnavailable):
     code = "connection_timeout"
 
 
+class ConnectionRefused(DatabaseUnavailable):
+    """Nobody listens at the address: it is wrong, or the server is down, as for a moment when it restarts."""
+
+    code = "connection_refused"
+
+
 class ConnectionFailure(DatabaseUnavailable):
     """The connection broke while it was being made (08006)."""
 

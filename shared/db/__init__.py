@@ -9,15 +9,17 @@ database cannot be reached, DeadlineExceeded where the request's time is over, a
 UniqueViolation, where the server refused the statement.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, LiteralString
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, LiteralString, TypeVar
 
 from shared.db.connector import Connector
 from shared.db.database import Database, close_all, drain_all
 from shared.db.drivers import Connection, Params, Row
+from shared.db.failures import was_never_sent
 from shared.db.pool import Pool
 from shared.db.retry import retry, run_transaction
 from shared.db.transaction import Isolation, Transaction
+from shared.errors import DatabaseUnavailable
 
 __all__ = [
     "Isolation",
@@ -37,6 +39,8 @@ __all__ = [
     "stream",
     "transaction",
 ]
+
+_T = TypeVar("_T")
 
 # Where DATABASE_URL leads.
 primary = Database("DATABASE_URL", lambda current: current.database_url)
@@ -85,15 +89,13 @@ def drain() -> None:
 
 def fetch_one(sql: LiteralString, params: Params = None) -> Row | None:
     """Give the first row, None where there is none."""
-    with get_pool().lease() as connection:
-        rows = connection.fetch(sql, params)
+    rows = fetch_all(sql, params)
     return rows[0] if rows else None
 
 
 def fetch_all(sql: LiteralString, params: Params = None) -> list[Row]:
     """Give all rows."""
-    with get_pool().lease() as connection:
-        return connection.fetch(sql, params)
+    return _run(lambda connection: connection.fetch(sql, params))
 
 
 def fetch_value(sql: LiteralString, params: Params = None) -> Any:
@@ -104,8 +106,19 @@ def fetch_value(sql: LiteralString, params: Params = None) -> Any:
 
 def execute(sql: LiteralString, params: Params = None) -> int:
     """Run a statement and give the number of rows it touched."""
+    return _run(lambda connection: connection.execute(sql, params))
+
+
+def _run(run: Callable[[Connection], _T]) -> _T:
+    """Run one statement; a second time only where a pooler had no server to send it to."""
     with get_pool().lease() as connection:
-        return connection.execute(sql, params)
+        try:
+            return run(connection)
+        except DatabaseUnavailable as error:
+            if not was_never_sent(error):
+                raise
+    with get_pool().lease() as connection:
+        return run(connection)
 
 
 def execute_many(sql: LiteralString, sequence: Iterable[Mapping[str, Any]]) -> int:

@@ -65,13 +65,15 @@ class Database:
             if self._pool is None:
                 current = settings.get_settings()
                 size = pool_size(current, self._url(current))
+                connector = self.connector()
                 self._pool = Pool(
-                    self.connector().open,
+                    connector.open,
                     max_size=size.max_size,
                     idle_timeout=size.idle_timeout,
                     surplus_timeout=size.surplus_timeout,
                     timeout=size.timeout,
                     max_lifetime=self._max_lifetime,
+                    has_pooler=lambda: connector.pooler != "none",
                     track=current.environment in ("development", "test"),
                 )
             return self._pool

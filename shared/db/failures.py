@@ -43,6 +43,11 @@ def needs_another_server(error: BaseException | None) -> bool:
     return isinstance(error, errors.Error) and error.sqlstate == "25006"
 
 
+def was_never_sent(error: errors.DatabaseUnavailable) -> bool:
+    """Tell whether a pooler refused a statement because it had no server to send it to (PgBouncer)."""
+    return error.sqlstate == "08P01" and "server login has been failing" in error.message
+
+
 # The server's and the poolers' words, where the driver gives no SQLSTATE for a connection that was refused.
 _CONNECT_FAILURES: tuple[tuple[re.Pattern[str], frozenset[str], type[errors.DatabaseUnavailable]], ...] = (
     (
@@ -55,6 +60,7 @@ _CONNECT_FAILURES: tuple[tuple[re.Pattern[str], frozenset[str], type[errors.Data
         errors.TooManyConnections,
     ),
     (re.compile("connection timeout expired|timed out", re.IGNORECASE), frozenset(), errors.ConnectionTimeout),
+    (re.compile("connection refused", re.IGNORECASE), frozenset(), errors.ConnectionRefused),
     (
         re.compile("server closed the connection unexpectedly|unexpected eof|reset by peer|network error"),
         frozenset({"08006"}),

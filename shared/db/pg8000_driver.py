@@ -127,6 +127,14 @@ class _OneSyncConnection(pg8000.dbapi.Connection):  # type: ignore[misc]
         self.handle_messages(context)
         return context
 
+    def handle_messages(self, context: Context) -> None:
+        try:
+            super().handle_messages(context)
+        except pg8000.dbapi.InterfaceError as lost:
+            if context.error is None:
+                raise
+            raise context.error from lost  # why the server hung up: pg8000 would forget it
+
 
 class Pg8000Connection:
     """The drivers' protocol over pg8000. A statement past its deadline costs the connection."""
@@ -254,7 +262,8 @@ class Pg8000Connection:
         After anything else, such as KeyboardInterrupt, the rest of the answer would be taken for the next statement's.
         Raises DeadlineExceeded.
         """
-        if not self.raw.sent or (isinstance(error, _ERRORS) and _details(error)):
+        is_answer = isinstance(error, _ERRORS) and _details(error) and error.__cause__ is None
+        if not self.raw.sent or is_answer:
             return
         if _timed_out(error) or not isinstance(error, _ERRORS):
             self.cancel()

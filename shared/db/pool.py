@@ -5,8 +5,10 @@ connection happens when the next one is asked for, and by the wall clock, since 
 stand still.
 
 While the database cannot be reached, one caller at a time tries to connect, after a pause that grows and is drawn at
-random, and the others share what it finds: a server that comes back meets no storm. After the server was full, the
-callers of a pool that has a connection share it for a while, and leave free places to instances that have none.
+random, and the others share what it finds: a server that comes back meets no storm. That nobody listens is waited out
+for the first seconds of an outage, for as long as a restart takes; later callers are told at once. After the server was
+full, the callers of a pool that has a connection share it for a while, and leave free places to instances that have
+none.
 """
 
 import contextlib
@@ -26,6 +28,7 @@ from shared.db.lease import Holder, Lease, caller
 from shared.errors import (
     CannotConnectNow,
     ConnectionFailure,
+    ConnectionRefused,
     ConnectionTimeout,
     DatabaseUnavailable,
     DeadlineExceeded,
@@ -40,6 +43,7 @@ log = logging.getLogger(__name__)
 
 # Of these a later attempt may well succeed: the server is full, starting, or a database at rest that wakes up.
 _PASSING = (TooManyConnections, CannotConnectNow, ConnectionTimeout, ConnectionFailure)
+_RESTART = 5.0  # seconds of an outage for which a refused connection is one too, if the database had been there before
 _FIRST_PAUSE = 0.05  # seconds between attempts to connect; doubles up to the longest
 _LONGEST_PAUSE = 0.5
 _FIRST_WINDOW = 2  # connections opened at once at first: by the time they are there, fewer may be needed
@@ -56,6 +60,7 @@ class Pool:
     DatabaseUnavailable. Times are seconds. `timeout` bounds the wait for a connection (None: only the deadline does),
     `max_waiting` how many callers may wait at once, `surplus_timeout` how long connections beyond the first stay idle,
     so that other instances find room on the server: this one may be frozen, and only the server can close them then.
+    `has_pooler` tells whether a pooler is known to answer in the server's place.
     `track` remembers who holds a connection, for development: it costs a look at the stack for each.
     """
 
@@ -69,6 +74,7 @@ class Pool:
         timeout: float | None = 15.0,
         max_waiting: int = 100,
         max_lifetime: float = 1800.0,
+        has_pooler: Callable[[], bool] = lambda: False,
         track: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -80,6 +86,7 @@ class Pool:
         self.max_waiting = max_waiting
         self.max_lifetime = max_lifetime
         self.track = track
+        self._has_pooler = has_pooler
         self._clock = clock
         self._begin()
         _pools.add(self)
@@ -96,9 +103,11 @@ class Pool:
         self._closed = False
         self._draining = False
         self._failures = 0  # attempts to connect that failed since the last that did not
+        self._failing_since = 0.0  # monotonic; of the first of them
         self._last_failure: DatabaseUnavailable | None = None
         self._next_attempt = 0.0  # monotonic
         self._full_until = 0.0  # monotonic
+        self._has_lost = False  # a connection, since a pooler has shown that it has a server
         self._window = _FIRST_WINDOW  # how many may connect at once: one after a failure, twice as many after a success
         self._counts = {"opened": 0, "closed": 0, "lent": 0, "waited": 0, "timeouts": 0, "failed": 0}
 
@@ -126,8 +135,8 @@ class Pool:
             if entry is None:
                 try:
                     entry = self._open(until)
-                except _PASSING:
-                    if until is not None and time.monotonic() >= until:
+                except DatabaseUnavailable as error:
+                    if not self._is_passing(error) or (until is not None and time.monotonic() >= until):
                         raise
                     continue
             try:
@@ -226,6 +235,7 @@ class Pool:
         try:
             with contextlib.nullcontext() if left is None else deadline.within(left):
                 connection = self._connect(idle_timeout)
+                self._prove(connection)
         except BaseException as error:
             with self._lock:
                 self._opening -= 1
@@ -259,7 +269,23 @@ class Pool:
             self._make_room()
         return entry
 
+    def _prove(self, connection: Connection) -> None:
+        """Have a pooler show that it has a server, after a connection was lost: it lets us in without one."""
+        if not self._has_lost or not self._has_pooler():
+            return
+        try:
+            connection.execute("SELECT 1")
+        except BaseException as error:
+            connection.close()
+            if not isinstance(error, Error):
+                raise
+            reason = "authenticated, then silence" if isinstance(error, DeadlineExceeded) else error.message
+            raise CannotConnectNow(f"A pooler answers, and has no server: {reason}", sqlstate=error.sqlstate) from error
+        self._has_lost = False
+
     def _failed(self, error: DatabaseUnavailable) -> None:
+        if self._failures == 0:
+            self._failing_since = time.monotonic()
         self._failures += 1
         self._last_failure = error
         self._window = 1
@@ -267,13 +293,19 @@ class Pool:
         if isinstance(error, TooManyConnections):
             self._full_until = time.monotonic() + _SHARING
         self._next_attempt = time.monotonic() + pause * random.uniform(0.5, 1.0)  # noqa: S311
-        if not isinstance(error, _PASSING) and not self._in_use:
+        if not self._is_passing(error) and not self._in_use:
             while self._waiters:
                 self._serve(failure=_again(error))
         elif self._failures == 1:  # who queued in better times does not look whether it may try
             while self._waiters:
                 self._serve(again=True)
         self._drained.notify_all()
+
+    def _is_passing(self, error: DatabaseUnavailable) -> bool:
+        """Tell whether another attempt, within the caller's time, may well succeed."""
+        if isinstance(error, ConnectionRefused):
+            return self._counts["opened"] > 0 and time.monotonic() - self._failing_since < _RESTART
+        return isinstance(error, _PASSING)
 
     def _usable(self, entry: Entry) -> bool:
         now = self._clock()
@@ -298,6 +330,7 @@ class Pool:
     def _suspect_neighbours(self) -> None:
         """Where one is dead, its neighbours may be: have them pinged before use."""
         with self._lock:
+            self._has_lost = True
             for neighbour in self._idle:
                 neighbour.suspect = True
 

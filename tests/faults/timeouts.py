@@ -151,9 +151,7 @@ def idle_too_long(world: World) -> Told:
 @fault(
     "transaction_timeout",
     {
-        **dict.fromkeys(("read", "sign-in"), "503 transaction_timeout"),
-        # pg8000 loses the server's SQLSTATE with the connection, so the transaction runs again.
-        "write": ("503 transaction_timeout", "503 transaction_timeout | 504 deadline_exceeded"),
+        **dict.fromkeys(("read", "write", "sign-in"), "503 transaction_timeout"),
         "COMMIT": "500 transaction_resolution_unknown",
         **dict.fromkeys(COMMANDS, "answered"),
     },

@@ -73,9 +73,8 @@ def _failures(found: Sequence[Outcome]) -> Table:
         rows.append([outcome.storm, outcome.way, *map(str, kinds), str(len(unknown))])
     heading = "Storm, Way, Single statements, Transactions that read, Transactions that write, Outcome unknown"
     note = (
-        "A single statement (`db.fetch_one`) is never sent twice, and a connection that is refused fails at once. The "
-        "transactions run again (`db.retry`); the outcome of one whose COMMIT was under way is unknown. A pooler that "
-        "cannot reach the server refuses each attempt at once, so that their number is used up sooner than their time. "
+        "A single statement (`db.fetch_one`) that was under way on the server is never sent twice; the transactions run "
+        "again (`db.retry`), and the outcome of one whose COMMIT was under way is unknown. "
         "Where there are more instances than slots, each that has a connection keeps it, and the others wait in vain: "
         "that is what a pooler is for."
     )

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from shared import db
+from shared.db.diagnosis import explain
 from shared.deadline import within
 from shared.errors import (
     ConfigurationError,
@@ -28,6 +29,7 @@ from tests.servers.pgbouncer import running as running_pgbouncer
 from tests.servers.postgres import APP, APP_PASSWORD, Postgres
 from tests.servers.proxy import WireProxy
 from tests.shared.db.conftest import Use
+from tests.shared.db.replay import Recorded, replaying
 from tests.shared.db.watching import name_of, running, sessions, terminate, until
 
 PID = "SELECT pg_backend_pid()"
@@ -48,10 +50,10 @@ class OwnPgBouncer:
         self._directory = directory
         self._port = port
 
-    def __call__(self, **settings: str) -> PgBouncer:
+    def __call__(self, flavour: str = binaries.PGBOUNCERS[0], *, port: int | None = None, **settings: str) -> PgBouncer:
         directory = self._directory / f"pgbouncer-{secrets.token_hex(4)}"
         users = {APP: APP_PASSWORD}
-        start = running_pgbouncer(binaries.PGBOUNCERS[0], directory, self._port, users, settings)
+        start = running_pgbouncer(flavour, directory, port or self._port, users, settings)
         try:
             return self._stack.enter_context(start)
         except binaries.Unavailable as error:
@@ -280,3 +282,91 @@ def test_a_full_pooler_is_waited_for(
         other.close()
         assert asked.result() == 1
         until(lambda: len(sessions(postgres, database)) <= 1)
+
+
+# -- a pooler without a server -------------------------------------------------------------------------
+
+
+STARTING = Recorded("cannot_connect_now", "57P03", "the database system is starting up")
+
+
+class Away:
+    """A server behind a pooler that has just restarted and lets nobody in yet, until it is `back`.
+
+    The pooler knows: somebody else has waited for a server when it tried to log in. From then on it refuses statements.
+    """
+
+    def __init__(self, proxy: WireProxy, starting: int, pooler: PgBouncer, database: str) -> None:
+        self._proxy = proxy
+        self._started = proxy.target
+        self._url = pooler.url(database)
+        self._log = pooler.log
+        proxy.target = ("127.0.0.1", starting)
+        proxy.cut("rst")
+        until(lambda: not proxy.links)
+        threading.Thread(target=self._wait_for_it, daemon=True).start()
+        until(lambda: "login failed" in pooler.log.read_text())
+
+    def _wait_for_it(self) -> None:
+        with contextlib.suppress(psycopg.Error), psycopg.connect(self._url, autocommit=True) as somebody:
+            somebody.execute("SELECT 1")
+
+    def back(self) -> None:
+        """Come back, after a statement was refused."""
+        until(lambda: "server login has been failing" in self._log.read_text())
+        self._proxy.target = self._started
+
+
+@pytest.fixture(params=binaries.PGBOUNCERS)
+def away(
+    request: pytest.FixtureRequest,
+    use: Use,
+    driver: str,
+    database: str,
+    wire_proxy: WireProxy,
+    own_pgbouncer: OwnPgBouncer,
+) -> Iterator[Away]:
+    """Return the server of a pooler before which a pool is warm."""
+    pooler = own_pgbouncer(request.param, port=wire_proxy.port, server_login_retry="1")
+    use(pooler.url(database) + "?pgbouncer=true")
+    db.execute("CREATE TABLE written (n int)")
+    with replaying(STARTING) as port:
+        yield Away(wire_proxy, port, pooler, database)
+
+
+def test_a_statement_is_sent_again_where_the_pooler_had_no_server_for_it(away: Away) -> None:
+    def write() -> int:
+        with within(20):
+            return db.execute("INSERT INTO written VALUES (1)")
+
+    with ThreadPoolExecutor() as executor:
+        written = executor.submit(write)
+        away.back()
+        assert written.result() == 1
+    assert db.fetch_all("SELECT n FROM written") == [{"n": 1}]
+
+
+def test_a_pooler_that_lets_everybody_in_uses_up_no_attempts(away: Away) -> None:
+    begun = 0
+
+    def write(tx: db.Transaction) -> int:
+        nonlocal begun
+        begun += 1
+        return tx.execute("INSERT INTO written VALUES (1)")
+
+    def run() -> int:
+        with within(20):
+            return db.run_transaction(write)
+
+    with ThreadPoolExecutor() as executor:
+        written = executor.submit(run)
+        away.back()
+        assert written.result() == 1
+    assert begun == 2  # the first on a connection that was there
+    assert db.fetch_all("SELECT n FROM written") == [{"n": 1}]
+
+
+def test_a_pooler_that_gets_no_server_is_named(away: Away) -> None:
+    with within(2), pytest.raises(DatabaseUnavailable) as raised:
+        db.fetch_value("SELECT 1")
+    assert explain(raised.value).code in ("pooler_cannot_log_in", "pooler_without_server")

@@ -24,6 +24,7 @@ from shared.db.pool import Pool
 from shared.deadline import within
 from shared.errors import (
     ConnectionFailure,
+    ConnectionRefused,
     ConnectionTimeout,
     DatabaseUnavailable,
     Error,
@@ -181,7 +182,7 @@ def test_a_failover_is_followed(own_postgres: Postgres, record: Record) -> None:
 
         own_postgres.server.stop("immediate")
         refusals = [client.ask("fetch", where, 5) for client in clients]
-        assert [answer.get("error") for answer in refusals] == ["database_unavailable"] * 2
+        assert [answer.get("error") for answer in refusals] == ["connection_refused"] * 2
 
         with psycopg.connect(process.through(own_postgres.admin_url(), port)) as admin:
             admin.execute("SELECT pg_promote()")
@@ -393,9 +394,41 @@ def test_one_caller_probes_for_all_in_an_outage(
         record("all of 30 requests", time.monotonic() - over)
 
 
-def test_refused_connections_fail_at_once_and_one_probes(
-    use: Use, driver: str, database: str, wire_proxy: WireProxy, record: Record
+def test_refused_connections_are_waited_out_while_a_restart_may_last(
+    use: Use, driver: str, database: str, wire_proxy: WireProxy
 ) -> None:
+    use(wire_proxy.url(database))
+    db.fetch_value("SELECT 1")
+    wire_proxy.refuse()
+    wire_proxy.cut("rst")
+    until(lambda: not wire_proxy.links)
+
+    def ask() -> object:
+        with within(10):
+            return db.fetch_value("SELECT 1")
+
+    with ThreadPoolExecutor(10) as executor:
+        asked = [executor.submit(ask) for _ in range(10)]
+        until(lambda: db.get_pool().statistics()["failed"] >= 3)
+        wire_proxy.accept()
+        assert [future.result() for future in asked] == [1] * 10
+
+
+def test_a_refused_connection_is_told_at_once_where_there_was_none_before(
+    use: Use, driver: str, database: str, wire_proxy: WireProxy
+) -> None:
+    """As with a wrong address."""
+    use(wire_proxy.url(database))
+    wire_proxy.refuse()
+    with pytest.raises(ConnectionRefused):
+        db.fetch_value("SELECT 1")
+    assert db.get_pool().statistics()["failed"] == 1
+
+
+def test_connections_that_stay_refused_fail_at_once_and_one_probes(
+    use: Use, driver: str, database: str, wire_proxy: WireProxy, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.db.pool._RESTART", 0.2)
     use(wire_proxy.url(database))
     with requests(threads=30) as errors:
         until(lambda: loans() > 30)
