@@ -73,8 +73,8 @@ def _failures(found: Sequence[Outcome]) -> Table:
         rows.append([outcome.storm, outcome.way, *map(str, kinds), str(len(unknown))])
     heading = "Storm, Way, Single statements, Transactions that read, Transactions that write, Outcome unknown"
     note = (
-        "A single statement (`db.fetch_one`) that was under way on the server is never sent twice; the transactions run "
-        "again (`db.retry`), and the outcome of one whose COMMIT was under way is unknown. "
+        "A single statement (`db.fetch_one`) that was under way on the server is never sent twice. The transactions "
+        "run again (`db.retry`); the outcome of one whose COMMIT was under way is unknown. "
         "Where there are more instances than slots, each that has a connection keeps it, and the others wait in vain: "
         "that is what a pooler is for."
     )
