@@ -279,8 +279,11 @@ class Pool:
             connection.close()
             if not isinstance(error, Error):
                 raise
-            reason = "authenticated, then silence" if isinstance(error, DeadlineExceeded) else error.message
-            raise CannotConnectNow(f"A pooler answers, and has no server: {reason}", sqlstate=error.sqlstate) from error
+            is_silent = isinstance(error, DeadlineExceeded)
+            says = "authenticated, then silence" if is_silent else error.message  # the wire probe's words for it
+            raise CannotConnectNow(f"A pooler answers, and has no server: {says}", sqlstate=error.sqlstate) from (
+                None if is_silent else error
+            )
         self._has_lost = False
 
     def _failed(self, error: DatabaseUnavailable) -> None:

@@ -94,10 +94,10 @@ def taken(world: World) -> Told:
 
 @fault(
     "pooler's connections stay taken (query_wait_timeout)",
-    # A transaction waits once more, for as long as there is time.
     {
         **dict.fromkeys(REQUESTS, "503 pooler_no_free_connection"),
-        **dict.fromkeys(("write", "COMMIT"), "504 deadline_exceeded"),
+        # A transaction waits once more, for as long as there is time.
+        **dict.fromkeys(("write", "COMMIT"), "503 pooler_without_server"),
     },
     never=NEVER,
     is_cold=True,
