@@ -56,7 +56,11 @@ def run(
                     contention.await_dumps()
     except KeyboardInterrupt:
         if progress.current is not None:
-            state = failure.state_after(progress.current, progress.statements_done, progress.statement)
+            state = (
+                failure.AT_ITS_END
+                if progress.is_ending
+                else failure.state_after(progress.current, progress.statements_done, progress.statement)
+            )
             report(f"Interrupted in {progress.current.name}. {state}")
         raise
     progress.finish()

@@ -41,6 +41,7 @@ def run(
         try:
             with execution.settings_kept():
                 execution.together() if migration.transactional else execution.one_by_one()
+            progress.is_ending = True
         except BaseException as error:
             progress.failure = error
             raise

@@ -86,6 +86,9 @@ def at_commit(migration: Migration | None, error: "psycopg.Error | SQLAlchemyErr
     )
 
 
+AT_ITS_END = "All its statements had run; it may be applied or not. See whether it was: db migrate status"
+
+
 def state_after(migration: Migration, statements_done: int = 0, statement: Statement | None = None) -> str:
     """Tell the state that a failed or interrupted file leaves the database in; `statement` is one of its."""
     if migration.transactional:

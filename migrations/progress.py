@@ -21,6 +21,8 @@ class Progress:
         self.statement: Statement | None = None
         # How many statements of a file outside a transaction have taken effect, in this run and those before.
         self.statements_done = 0
+        # Whether all statements have run: what is left is to record the revision, and COMMIT.
+        self.is_ending = False
         # The session that migrates, for the watcher; None where there is none.
         self.backend_pid: int | None = None
         # What stopped it. Cleaning up on a broken connection raises errors of its own, which would hide this one.
@@ -29,6 +31,7 @@ class Progress:
     def begin(self, migration: Migration, backend_pid: int) -> None:
         """Note that this revision starts, or starts again, in this session."""
         self.backend_pid = backend_pid
+        self.is_ending = False
         if self.current is not None and self.current.revision == migration.revision:
             return
         self.finish()

@@ -23,12 +23,15 @@ class Place(NamedTuple):
 class Attempts:
     """The places where a connection may be made, and the seconds for all of them together.
 
-    Each attempt gets an equal share of what those before it have left. Raises DatabaseUnavailable.
+    Each attempt gets an equal share of what those before it have left. `refused` keeps what servers said, by host: it
+    tells more than that another address is silent, and another address of the host would say the same. Raises
+    DatabaseUnavailable.
     """
 
     def __init__(self, url: DatabaseURL, seconds: float) -> None:
         self._until = time.monotonic() + seconds
         self.places = _places(url)
+        self.refused: dict[Host, Exception] = {}
         # Who prefers a standby goes through them a second time.
         self._left = len(self.places) * (2 if url.params.get("target_session_attrs") == "prefer-standby" else 1)
 

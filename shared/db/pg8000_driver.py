@@ -87,10 +87,17 @@ class _OneSyncConnection(pg8000.dbapi.Connection):  # type: ignore[misc]
     begin: str | None = None
     sent = False
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        wire = _Wire(self._usock)
-        self._sock: Any = io.BufferedRWPair(wire, wire)
+    @property
+    def _sock(self) -> Any:
+        """What pg8000 reads and writes, from its log-in on: a _Wire, not the socket's own file that it sets."""
+        return self._file
+
+    @_sock.setter
+    def _sock(self, file: Any) -> None:
+        if file is not None:
+            wire = _Wire(self._usock)
+            file = io.BufferedRWPair(wire, wire)
+        self._file = file
 
     def fileno(self) -> int:
         descriptor: int = self._usock.fileno()
@@ -130,7 +137,7 @@ class _OneSyncConnection(pg8000.dbapi.Connection):  # type: ignore[misc]
     def handle_messages(self, context: Context) -> None:
         try:
             super().handle_messages(context)
-        except pg8000.dbapi.InterfaceError as lost:
+        except (pg8000.dbapi.InterfaceError, ConnectionError) as lost:
             if context.error is None:
                 raise
             raise context.error from lost  # why the server hung up: pg8000 would forget it
@@ -296,22 +303,28 @@ def connect(url: DatabaseURL, *, connect_timeout: float) -> Pg8000Connection:
     # Like libpq, prefer-standby takes any host once all of them were found not to be a standby.
     for kind in ("standby", "any") if wanted == "prefer-standby" else (wanted,):
         for place in attempts.places:
+            share = attempts.share()
+            if place.host in attempts.refused:
+                continue
             try:
-                raw = _connect_to(place, url, attempts.share())
+                with deadline.within(share):
+                    raw = _connect_to(place, url)
             except _ERRORS as error:
                 failure = _connect_error(error)
+                if _details(error):
+                    attempts.refused[place.host] = failure
                 continue
             if _session_fits(raw.parameter_statuses, kind):
                 return Pg8000Connection(raw)
             with contextlib.suppress(*_ERRORS):
                 raw.close()
             failure = DatabaseUnavailable(f"the session is not {kind}, which target_session_attrs asks for")
-    raise failure
+    raise next(reversed(attempts.refused.values()), failure)
 
 
-def _connect_to(place: Place, url: DatabaseURL, limit: float) -> _OneSyncConnection:
+def _connect_to(place: Place, url: DatabaseURL) -> _OneSyncConnection:
     host, options = place.host, url.params.get("options")
-    connection = _dial(place, url.params, _time_left(deadline.bound(limit)))
+    connection = _dial(place, url.params, _time_left(deadline.remaining()))
     try:
         if not host.is_socket:
             connection = _encrypted(connection, host, url)
@@ -360,10 +373,12 @@ def _encrypted(connection: socket.socket, host: Host, url: DatabaseURL) -> socke
     context = _tls_context(url.sslmode, url.params.get("sslrootcert"))
     if context is False:
         return connection
+    connection.settimeout(_time_left(deadline.remaining()))
     connection.sendall((8).to_bytes(4, "big") + (80877103).to_bytes(4, "big"))
     if connection.recv(1) == b"S":
         given = context if isinstance(context, ssl.SSLContext) else _tls_context("require", None)
         assert isinstance(given, ssl.SSLContext)
+        connection.settimeout(_time_left(deadline.remaining()))
         return given.wrap_socket(connection, server_hostname=host.name)
     if context is not None:
         raise pg8000.dbapi.InterfaceError("Server refuses SSL")

@@ -43,7 +43,9 @@ log = logging.getLogger(__name__)
 
 # Of these a later attempt may well succeed: the server is full, starting, or a database at rest that wakes up.
 _PASSING = (TooManyConnections, CannotConnectNow, ConnectionTimeout, ConnectionFailure)
-_RESTART = 5.0  # seconds of an outage for which a refused connection is one too, if the database had been there before
+_RESTART = 5.0  # seconds for which a refused connection is one of them too, if the database had been there before
+_ANOTHER = 60.0  # seconds without an attempt after which a refused connection begins another outage
+_PROOF_TIMEOUT = 10.0  # seconds for a pooler to show that it has a server
 _FIRST_PAUSE = 0.05  # seconds between attempts to connect; doubles up to the longest
 _LONGEST_PAUSE = 0.5
 _FIRST_WINDOW = 2  # connections opened at once at first: by the time they are there, fewer may be needed
@@ -103,7 +105,8 @@ class Pool:
         self._closed = False
         self._draining = False
         self._failures = 0  # attempts to connect that failed since the last that did not
-        self._failing_since = 0.0  # monotonic; of the first of them
+        self._refused_since: float | None = None  # monotonic; as long as nothing but refusals came
+        self._refused_last = 0.0  # monotonic
         self._last_failure: DatabaseUnavailable | None = None
         self._next_attempt = 0.0  # monotonic
         self._full_until = 0.0  # monotonic
@@ -209,8 +212,8 @@ class Pool:
     def _exhausted(self) -> DatabaseUnavailable:
         self._counts["timeouts"] += 1
         if not self._in_use:
-            if self._last_failure is not None:
-                return _again(self._last_failure)
+            if (known := self._known_failure()) is not None:
+                return _again(known)
             if self._opening:
                 return ConnectionTimeout("The database did not answer an attempt to connect that is still under way.")
         holders = "".join(f" {holder}." for holder in self._in_use.values() if holder is not None)
@@ -222,8 +225,12 @@ class Pool:
                 "Where an external pooler stands before the database, DATABASE_POOL_MAX may be larger.",
             ],
         )
-        error.__cause__ = self._last_failure
+        error.__cause__ = self._known_failure()
         return error
+
+    def _known_failure(self) -> DatabaseUnavailable | None:
+        """Give why connections cannot be made, where that is so at the moment."""
+        return self._last_failure if self._failures or time.monotonic() < self._full_until else None
 
     # Opening and closing.
 
@@ -244,7 +251,7 @@ class Pool:
                 if not isinstance(error, DatabaseUnavailable):
                     self._make_room()
                     raise
-                known = self._last_failure
+                known = self._known_failure()
                 hurried = isinstance(error, ConnectionTimeout) and left is not None and left < _TELLING
                 if known is None or not hurried:
                     self._failed(error)
@@ -260,6 +267,7 @@ class Pool:
             self._counts["lent"] += 1
             self._in_use[entry] = None
             self._failures = 0
+            self._refused_since = None
             self._next_attempt = 0.0
             if time.monotonic() >= self._full_until:  # until then it is why others wait
                 self._last_failure = None
@@ -274,28 +282,37 @@ class Pool:
         if not self._has_lost or not self._has_pooler():
             return
         try:
-            connection.execute("SELECT 1")
-        except BaseException as error:
+            with deadline.within(_PROOF_TIMEOUT):
+                connection.execute("SELECT 1")
+        except DeadlineExceeded:
             connection.close()
-            if not isinstance(error, Error):
-                raise
-            is_silent = isinstance(error, DeadlineExceeded)
-            says = "authenticated, then silence" if is_silent else error.message  # the wire probe's words for it
-            raise CannotConnectNow(f"A pooler answers, and has no server: {says}", sqlstate=error.sqlstate) from (
-                None if is_silent else error
-            )
+            # In the words of the wire probe.
+            raise ConnectionTimeout("A pooler answers, and has no server: authenticated, then silence.") from None
+        except Error as error:
+            connection.close()
+            raise CannotConnectNow(
+                f"A pooler answers, and has no server: {error.message}", sqlstate=error.sqlstate
+            ) from error
+        except BaseException:
+            connection.close()
+            raise
         self._has_lost = False
 
     def _failed(self, error: DatabaseUnavailable) -> None:
-        if self._failures == 0:
-            self._failing_since = time.monotonic()
+        now, is_news = time.monotonic(), error is not self._last_failure
         self._failures += 1
         self._last_failure = error
         self._window = 1
         pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self._failures - 1, 10))
-        if isinstance(error, TooManyConnections):
-            self._full_until = time.monotonic() + _SHARING
-        self._next_attempt = time.monotonic() + pause * random.uniform(0.5, 1.0)  # noqa: S311
+        if isinstance(error, TooManyConnections) and is_news:
+            self._full_until = now + _SHARING
+        if not isinstance(error, ConnectionRefused):
+            self._refused_since = None
+        elif is_news:
+            if self._refused_since is None or now - self._refused_last > _ANOTHER:
+                self._refused_since = now
+            self._refused_last = now
+        self._next_attempt = now + pause * random.uniform(0.5, 1.0)  # noqa: S311
         if not self._is_passing(error) and not self._in_use:
             while self._waiters:
                 self._serve(failure=_again(error))
@@ -307,7 +324,8 @@ class Pool:
     def _is_passing(self, error: DatabaseUnavailable) -> bool:
         """Tell whether another attempt, within the caller's time, may well succeed."""
         if isinstance(error, ConnectionRefused):
-            return self._counts["opened"] > 0 and time.monotonic() - self._failing_since < _RESTART
+            since = self._refused_since
+            return self._counts["opened"] > 0 and since is not None and time.monotonic() - since < _RESTART
         return isinstance(error, _PASSING)
 
     def _usable(self, entry: Entry) -> bool:
@@ -381,6 +399,7 @@ class Pool:
             return
         entry.idle_since = self._clock()
         with self._lock:
+            self._refused_since = None
             if self._closed or entry.is_old(entry.idle_since):
                 surplus = [entry]
             else:

@@ -1,6 +1,7 @@
 """psycopg behind the drivers' protocol, with the deadline kept without a thread."""
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
@@ -10,6 +11,7 @@ import psycopg
 from psycopg import generators, pq
 from psycopg.abc import PQGen, PQGenConn
 from psycopg.adapt import PyFormat, Transformer
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq.abc import PGresult
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import JsonbDumper
@@ -21,7 +23,7 @@ from shared.db.addresses import Attempts, Place
 from shared.db.drivers import Liveness, Params, Row
 from shared.db.failures import connect_error_from, error_from, first_line
 from shared.db.placeholders import not_text, numbered, values
-from shared.db.url import DatabaseURL
+from shared.db.url import DatabaseURL, Host
 from shared.errors import DatabaseError, DataException, DeadlineExceeded
 from shared.request_log import count_flights
 
@@ -31,6 +33,8 @@ _IDLE = pq.TransactionStatus.IDLE
 _INERROR = pq.TransactionStatus.INERROR
 _FINE = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK, pq.ExecStatus.EMPTY_QUERY)
 _AUTO = PyFormat.AUTO
+# How libpq repeats what a server said to who connects: the severity, in its language, with two spaces behind it.
+_SERVER_SAID = re.compile(r"failed: [^:\n]+:  \S")
 
 # Those of a connection that is being made; psycopg's connect takes no such argument.
 _attempts: ContextVar[Attempts] = ContextVar("attempts")
@@ -89,8 +93,11 @@ class _DeadlineConnection(psycopg.Connection[DictRow]):
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> PQGenConn["_DeadlineConnection"]:
         # psycopg waits at least 2 s for each address. This ends with our limit, and is resumed every 0.1 s at least.
-        limit = deadline.bound(_attempts.get().share())
+        attempts = _attempts.get()
+        limit = deadline.bound(attempts.share())
         assert limit is not None
+        if attempts.refused and (host := _host(conninfo)) in attempts.refused:
+            raise attempts.refused[host]
         until = time.monotonic() + limit
         gen = super()._connect_gen(conninfo)
         ready: Any = None
@@ -99,10 +106,19 @@ class _DeadlineConnection(psycopg.Connection[DictRow]):
                 wanted = gen.send(ready)
             except StopIteration as done:
                 return done.value  # type: ignore[no-any-return]
+            except psycopg.Error as error:
+                if _SERVER_SAID.search(str(error)):
+                    attempts.refused[_host(conninfo)] = error
+                raise
             if time.monotonic() >= until:
                 gen.close()
                 raise psycopg.errors.ConnectionTimeout("connection timeout expired")
             ready = yield wanted
+
+
+def _host(conninfo: str) -> Host:
+    params = conninfo_to_dict(conninfo)
+    return Host(str(params.get("host")), int(params.get("port") or 5432))
 
 
 def _resumed(gen: PQGen[_T]) -> PQGen[_T]:
@@ -294,7 +310,9 @@ def connect(url: DatabaseURL, *, connect_timeout: float) -> PsycopgConnection:
     try:
         raw = _open(url, attempts.places)
     except psycopg.Error as error:
-        failure = _scrubbed(error)
+        told = next(reversed(attempts.refused.values()), error)
+        assert isinstance(told, psycopg.Error)
+        failure = _scrubbed(told)
     else:
         return PsycopgConnection(raw)
     finally:

@@ -1,9 +1,9 @@
 """Threads in which an event loop has plain functions run.
 
-ThreadPoolExecutor owns the threads, and ends them with the process. But what it does for each call costs more than a
-read from the database. So a thread that has answered a call lingers here for a moment, and takes the next one without
-it. A call that finds all threads busy waits for one, but not for long: an answer that says so soon is worth more than
-one that comes when nobody waits for it any more.
+A pool of the standard library costs more for each call than a read from the database. Here a thread that has answered
+a call lingers for a moment, takes the next one itself, and ends where none comes. A call that finds all threads busy
+waits for one, but not for long: an answer that says so soon is worth more than one that comes when nobody waits for it
+any more.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -70,7 +70,7 @@ class Threads:
         _all.add(self)
 
     def _begin(self) -> None:
-        self._executor = ThreadPoolExecutor(self._most, self._name)
+        self._numbers = count()
         self._lock = threading.Lock()
         self._given: SimpleQueue[_Call] = SimpleQueue()  # calls for which a thread lingers
         self._waiting: deque[_Call] = deque()  # calls for which there is none
@@ -102,12 +102,20 @@ class Threads:
             if self._lingering:
                 self._lingering -= 1
                 self._given.put(call)
-            elif self._threads < self._most:
-                self._executor.submit(self._work, call)
-                self._threads += 1
-            else:
+            elif self._threads >= self._most or not self._start_thread(call):
                 self._waiting.append(call)
                 return False
+        return True
+
+    def _start_thread(self, call: _Call) -> bool:
+        """Start a thread for the call; False where the system has none to give, and others will take it."""
+        try:
+            threading.Thread(target=self._work, args=(call,), name=f"{self._name}_{next(self._numbers)}").start()
+        except RuntimeError:
+            if not self._threads:
+                raise
+            return False
+        self._threads += 1
         return True
 
     def _work(self, call: _Call | None) -> None:

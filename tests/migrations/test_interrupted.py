@@ -1,5 +1,6 @@
 """Deploys that are cut off or killed anywhere: the next one finishes them."""
 
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -98,3 +99,14 @@ def test_a_connection_can_be_rolled_back_after_an_interrupt_within_the_drivers_o
         session.rollback()
         assert session.execute("SELECT to_regclass('half_done')").fetchone() == (None,)
         session.rollback()
+
+
+def test_an_interrupt_at_commit_promises_nothing(url: str, wire_proxy: WireProxy, project: Project) -> None:
+    trap = wire_proxy.on("client", b"UPDATE alembic_version", do="pause", when="answer")
+    process = project.start("migrations", "deploy", DATABASE_URL=wire_proxy.url(url), DATABASE_DISABLE_SSL="true")
+    trap.wait()
+    process.send_signal(signal.SIGINT)
+    wire_proxy.resume()
+    output, _ = process.communicate()
+    assert process.returncode == 130, output
+    assert "_create_sessions.sql. All its statements had run; it may be applied or not." in output

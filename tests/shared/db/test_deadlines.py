@@ -12,12 +12,19 @@ import pytest
 
 from shared import db
 from shared.deadline import remaining, within
-from shared.errors import ConnectionTimeout, DeadlineExceeded, Error, TransactionResolutionUnknown
+from shared.errors import (
+    ConnectionTimeout,
+    DeadlineExceeded,
+    Error,
+    TooManyConnections,
+    TransactionResolutionUnknown,
+)
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import Postgres
-from tests.servers.process import silent
+from tests.servers.process import free_port, silent
 from tests.servers.proxy import WireProxy
 from tests.shared.db.conftest import Use
+from tests.shared.db.replay import Recorded, replaying
 from tests.shared.db.watching import name_of, running, sessions, until
 
 PID = "SELECT pg_backend_pid()"
@@ -218,17 +225,47 @@ def test_a_silent_host_leaves_time_for_the_next(
         assert db.fetch_value("SELECT 1") == 1
 
 
+NAME = "db.test"
+
+
+def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    """Have NAME lead to these addresses, in this order."""
+    resolve = socket.getaddrinfo
+
+    def found(host: str, *arguments: Any, **options: Any) -> Any:
+        places = addresses if host == NAME else (host,)
+        return [answer for place in places for answer in resolve(place, *arguments, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+
+
+def test_what_a_server_said_tells_more_than_that_another_refuses(
+    use: Use, driver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And another address of the same host is not asked."""
+    resolve_to(monkeypatch, "127.0.0.1", "127.0.0.2")
+    full = Recorded("too_many_connections", "53300", "sorry, too many clients already")
+    with replaying(full) as port, socket.create_server(("127.0.0.2", port)) as other:
+        use(f"postgresql://app:x@{NAME}:{port},127.0.0.1:{free_port()}/d", DATABASE_DISABLE_SSL="true")
+        with within(5), pytest.raises(TooManyConnections):
+            db.open_connection()
+        other.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            other.accept()
+
+
+def test_a_slow_log_in_is_bounded_as_a_whole(use: Use, driver: str, database: str, wire_proxy: WireProxy) -> None:
+    wire_proxy.delay = 0.1
+    use(wire_proxy.url(database), DATABASE_DISABLE_SSL="true")
+    with within(0.3), pytest.raises(ConnectionTimeout):  # which is longer than each wait for an answer
+        db.open_connection()
+
+
 def test_a_silent_address_of_a_host_leaves_time_for_the_next(
     use: Use, driver: str, postgres: Postgres, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    resolve, name = socket.getaddrinfo, "db.test"
-
-    def two(host: str, *arguments: Any, **options: Any) -> Any:
-        addresses = ("127.0.0.2", "127.0.0.1") if host == name else (host,)
-        return [answer for address in addresses for answer in resolve(address, *arguments, **options)]
-
-    monkeypatch.setattr(socket, "getaddrinfo", two)
-    use(database.replace("@127.0.0.1:", f"@{name}:"), DATABASE_DISABLE_SSL="true")
+    resolve_to(monkeypatch, "127.0.0.2", "127.0.0.1")
+    use(database.replace("@127.0.0.1:", f"@{NAME}:"), DATABASE_DISABLE_SSL="true")
     with silent("127.0.0.2", postgres.port), within(1):
         assert db.fetch_value("SELECT 1") == 1
 

@@ -5,7 +5,6 @@ import contextlib
 import contextvars
 import os
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -78,29 +77,50 @@ def test_an_iterator_s_end_is_an_error_and_no_hang(one: Threads) -> None:
         run(one, lambda: next(iter([])))
 
 
-def test_a_thread_takes_the_next_call_itself_and_is_given_back_when_none_comes(
+def test_a_thread_takes_the_next_call_itself_and_ends_when_none_comes(
     one: Threads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    submitted = 0
-    submit = one._executor.submit
-
-    def counting(*arguments: Any) -> Any:
-        nonlocal submitted
-        submitted += 1
-        return submit(*arguments)
-
-    monkeypatch.setattr(one._executor, "submit", counting)
     monkeypatch.setattr("shared.web.threads._LINGER", WAIT)
-    names = {run(one, lambda: threading.current_thread().name) for _ in range(5)}
-    assert (len(names), submitted) == (1, 1)
+    first, *others = (run(one, threading.current_thread) for _ in range(5))
+    assert others == [first] * 4
 
     monkeypatch.setattr("shared.web.threads._LINGER", 0.001)
     run(one, lambda: None)
-    until = time.monotonic() + WAIT
-    while one._threads and time.monotonic() < until:
-        time.sleep(0.001)  # an idle thread that goes offers no event
-    assert run(one, lambda: threading.current_thread().name) in names, "the executor kept it"
-    assert submitted == 2
+    first.join(WAIT)
+    assert not first.is_alive()
+    assert run(one, threading.current_thread) is not first
+
+
+def test_a_call_for_which_no_thread_can_be_started_waits_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = Threads("test", 2, WAIT)
+
+    def refused(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def ask() -> None:
+        blocking = Blocking()
+        first = await blocking.running_in(threads)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refused)
+            second = asyncio.create_task(threads.run(lambda: "second"))
+            await asyncio.sleep(0)
+        blocking.end.set()
+        assert [await first, await second] == ["done", "second"]
+
+    asyncio.run(ask())
+
+
+def test_a_call_for_which_no_thread_can_be_started_at_all_is_not_run_later(
+    one: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refused)
+        with pytest.raises(RuntimeError, match="new thread"):
+            run(one, lambda: pytest.fail("it was refused"))
+    assert run(one, lambda: 1) == 1
 
 
 def test_calls_wait_for_a_thread_in_turn(one: Threads) -> None:
