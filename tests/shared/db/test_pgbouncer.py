@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from shared import db
+from shared.db import replica
 from shared.db.diagnosis import explain
 from shared.deadline import within
 from shared.errors import (
@@ -332,6 +333,17 @@ def away(
     db.execute("CREATE TABLE written (n int)")
     with replaying(STARTING) as port:
         yield Away(wire_proxy, port, pooler, database)
+
+
+def test_a_read_for_a_replica_is_sent_again_too(away: Away) -> None:
+    def read() -> object:
+        with within(20):
+            return replica.fetch_value("SELECT 1")
+
+    with ThreadPoolExecutor() as executor:
+        asked = executor.submit(read)
+        away.back()
+        assert asked.result() == 1
 
 
 def test_a_statement_is_sent_again_where_the_pooler_had_no_server_for_it(away: Away) -> None:

@@ -414,6 +414,58 @@ def test_refused_connections_are_waited_out_while_a_restart_may_last(
         assert [future.result() for future in asked] == [1] * 10
 
 
+def test_a_restart_is_waited_out_though_another_attempt_had_failed_long_before(
+    use: Use,
+    driver: str,
+    postgres: Postgres,
+    database: str,
+    wire_proxy: WireProxy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shared.db.pool._RESTART", 1.5)
+    with narrow_role(postgres, database, limit=1) as url, ThreadPoolExecutor() as executor:
+        use(wire_proxy.url(url))
+        pool = db.get_pool()
+        with pool.lease():
+            with pytest.raises(PoolTimeout):
+                pool.lease(timeout=0.3)
+            failed, then = pool.statistics()["failed"], time.monotonic()
+            assert failed == 1
+        until(lambda: time.monotonic() > then + 1.5)
+        wire_proxy.refuse()
+        wire_proxy.cut("rst")
+        until(lambda: not wire_proxy.links)
+        asked = executor.submit(pool.lease, timeout=10)
+        until(lambda: pool.statistics()["failed"] >= failed + 2)
+        wire_proxy.accept()
+        asked.result().release()
+
+
+def test_a_server_that_was_full_is_not_what_a_later_outage_is_told_by(
+    use: Use,
+    driver: str,
+    postgres: Postgres,
+    database: str,
+    wire_proxy: WireProxy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shared.db.pool._SHARING", 1.0)
+    with narrow_role(postgres, database, limit=1) as url, ThreadPoolExecutor() as executor:
+        use(wire_proxy.url(url))
+        pool = db.get_pool()
+        with psycopg.connect(url):
+            asked = executor.submit(pool.lease, timeout=10)
+            until(lambda: pool.statistics()["failed"] >= 1)
+        asked.result().release()
+        then = time.monotonic()
+        until(lambda: time.monotonic() > then + 1.0)
+        wire_proxy.silence()
+        wire_proxy.cut("rst")
+        until(lambda: not wire_proxy.links)
+        with pytest.raises(ConnectionTimeout):
+            pool.lease(timeout=0.5)
+
+
 def test_a_refused_connection_is_told_at_once_where_there_was_none_before(
     use: Use, driver: str, database: str, wire_proxy: WireProxy
 ) -> None:
