@@ -17,21 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.activities import PATIENCE, Told
+from tests.servers.process import thaw
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_ANSWER = "no answer"  # the process that was asked is gone
 NOTHING_LEFT = {"in_use": 0, "waiting": 0}
-
-
-def freeze(process: subprocess.Popen[str]) -> None:
-    """Stop a process, and return once it stands still."""
-    process.send_signal(signal.SIGSTOP)
-    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
-
-
-def thaw(process: subprocess.Popen[str]) -> None:
-    """Let it go on."""
-    process.send_signal(signal.SIGCONT)
 
 
 def forgets(process: subprocess.Popen[str], number: signal.Signals) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tests.faults.activities import Told
 from tests.faults.fault import fault
-from tests.faults.instances import freeze, thaw
 from tests.faults.words import REQUESTS, lost
 from tests.faults.world import CHILD, STRUCK, World
+from tests.servers.process import freeze, thaw
 from tests.shared.db.watching import running, sessions, terminate, until
 
 OURS = dict.fromkeys(REQUESTS, "answered")

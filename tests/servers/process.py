@@ -1,14 +1,17 @@
-"""Ports, and child processes that do not outlive the tests."""
+"""Ports and addresses, and child processes: they do not outlive the tests, which may freeze them."""
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from ops.processes import Identity, die_with_parent, not_root
@@ -97,3 +100,14 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     """Kill a process and wait until it is gone."""
     process.kill()
     process.wait()
+
+
+def freeze(process: subprocess.Popen[Any]) -> None:
+    """Stop a child process as a platform does, and return once it stands still."""
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+
+
+def thaw(process: subprocess.Popen[Any]) -> None:
+    """Let it go on."""
+    process.send_signal(signal.SIGCONT)
