@@ -91,9 +91,7 @@ def main() -> None:
         for round_trip in ROUND_TRIPS:
             proxy.delay = round_trip / 2000
             costs[round_trip] = measure(subjects, proxy.url(url))
-    kept = report(costs)
-    results.keep(kept)
-    print(results.markdown(results.load(kept.name)))
+    print(results.markdown(results.keep(report(costs))))
 
 
 def all_subjects(folder: Path, url: str) -> dict[str, Start]:

@@ -91,9 +91,7 @@ def main() -> None:
         fill(url)
         proxy = stack.enter_context(Distance("127.0.0.1", server.postgres.port))
         measured = {mode: measure(peers, proxy, f"{proxy.url(url)}?sslmode={mode}") for mode in MODES}
-    kept = report(measured)
-    results.keep(kept)
-    print(results.markdown(kept))
+    print(results.markdown(results.keep(report(measured))))
 
 
 def measure(peers: Mapping[str, Peer], proxy: WireProxy, url: str) -> dict[str, Measured]:

@@ -50,9 +50,7 @@ def main() -> None:
             print(f"Without HTTP: {missing}", file=sys.stderr)
             return
         costs = measure(wrk, servers)
-    kept = report(costs)
-    results.keep(kept)
-    print(results.markdown(results.load(kept.name)))
+    print(results.markdown(results.keep(report(costs))))
 
 
 def measure(wrk: Wrk, servers: Mapping[str, Server]) -> Costs:

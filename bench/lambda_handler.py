@@ -70,9 +70,7 @@ def main() -> None:
         }
         costs = measure(peers)
         db.close_db()
-    kept = report(costs)
-    results.keep(kept)
-    print(results.markdown(results.load(kept.name)))
+    print(results.markdown(results.keep(report(costs))))
 
 
 def measure(peers: Mapping[str, Handler]) -> Costs:

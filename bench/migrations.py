@@ -49,9 +49,7 @@ def main() -> None:
         for number in FIRST_RUN:
             costs[f"first run of {number}"] = measure(make(folder / f"{number}", number), url, FIRST_TURNS, first=True)
         flights = {tool.name: count(tool, url) for tool in make(folder / "flights", COUNTED)}
-    kept = report(costs, flights)
-    results.keep(kept)
-    print(results.markdown(results.load(kept.name)))
+    print(results.markdown(results.keep(report(costs, flights))))
 
 
 def measure(tools: Sequence[Tool], url: str, turns: int, *, first: bool) -> Costs:

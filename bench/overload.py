@@ -83,9 +83,7 @@ def main() -> None:
             for name, each in servers.items()
         }
         floods = {name: asyncio.run(flood(each)) for name, each in servers.items()}
-    kept = report(loads, floods)
-    results.keep(kept)
-    print(results.markdown(results.load(kept.name)))
+    print(results.markdown(results.keep(report(loads, floods))))
 
 
 async def flood(each: Server) -> Flood:

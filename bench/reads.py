@@ -81,9 +81,7 @@ def main() -> None:
         except tools.Missing as missing:
             print(f"Without reads: {missing}", file=sys.stderr)
             return
-    kept = report(costs, on_all)
-    results.keep(kept)
-    print(results.markdown(results.load(kept.name)))
+    print(results.markdown(results.keep(report(costs, on_all))))
 
 
 @contextmanager

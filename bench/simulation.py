@@ -57,8 +57,7 @@ def main() -> None:
         tables.append(against(measured))
         plots += [comparison_plot(storm) for storm in measured if storm["frozen"] and storm["way"] == "direct"]
     result = Result("simulation", "docs/SCALING.md", COMMAND, tables, plots)
-    results.keep(result)
-    Console(soft_wrap=True).print(results.markdown(results.load(result.name)), markup=False)
+    Console(soft_wrap=True).print(results.markdown(results.keep(result)), markup=False)
 
 
 def formula_table(instances: int = 100) -> Table:

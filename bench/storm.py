@@ -82,9 +82,7 @@ def main() -> None:
             for name, (subject, blow) in subjects.items():
                 with _way(server, folder / "pooler", pooled=subject.pooled) as url:
                     storms[name].append(watched(blow, url, server))
-    kept = report(storms)
-    results.keep(kept)
-    print(results.markdown(results.load(kept.name)))
+    print(results.markdown(results.keep(report(storms))))
 
 
 def watched(blow: Blow, url: str, server: Postgres) -> Storm:

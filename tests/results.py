@@ -62,8 +62,11 @@ class Result:
     ran: str = ""
 
 
-def keep(result: Result) -> None:
-    """Write the data, the plots, and the page's part. Raises ValueError where the page has no markers for it."""
+def keep(result: Result) -> Result:
+    """Write the data, the plots, and the page's part; gives what was kept, with when and where it ran.
+
+    Raises ValueError where the page has no markers for it.
+    """
     from tests import plots  # matplotlib, which only the long runs install
 
     data = {**asdict(result), "ran": _where()}
@@ -76,6 +79,7 @@ def keep(result: Result) -> None:
     page = ROOT / result.page
     before, _, after = _parts(page.read_text("utf-8"), result.name)
     page.write_text(f"{before}\n{markdown(kept)}\n{after}", "utf-8")
+    return kept
 
 
 def load(name: str) -> Result:
