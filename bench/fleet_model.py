@@ -69,7 +69,7 @@ class _Run:
                 self._after(self._random.expovariate(scenario.rate), self._arrive, instance)
             for _ in range(scenario.users):
                 first = 0.0 if scenario.burst else self._random.uniform(0, scenario.interval)
-                self._after(first, self._ask, instance)
+                self._after(first, self._ask, instance, scenario.burst)
         for freeze in scenario.freezes:
             for instance in self._instances[: freeze.instances]:
                 self._after(freeze.begin, self._stop, instance)
@@ -88,11 +88,13 @@ class _Run:
         self._after(self._random.expovariate(self._scenario.rate), self._arrive, instance)
         self._request(instance, lambda: None)
 
-    def _ask(self, instance: _Instance) -> None:
-        asked = self._now
+    def _ask(self, instance: _Instance, spreads: bool = False) -> None:
+        """Have a user ask; after a burst they ask again at moments of their own."""
+        interval = self._scenario.interval
+        due = self._now + interval + (self._random.uniform(0, interval) if spreads else 0.0)
 
         def answered() -> None:
-            self._after(max(0.0, asked + self._scenario.interval - self._now), self._ask, instance)
+            self._after(max(0.0, due - self._now), self._ask, instance)
 
         self._request(instance, answered)
 

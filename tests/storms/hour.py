@@ -28,6 +28,7 @@ class Sample:
     threads: int
     descriptors: int  # beside its users' connections and those to the database
     connections: int  # to the server or the pooler
+    users: int  # connections of users, all of whom have left
 
 
 @dataclass
@@ -46,9 +47,11 @@ class Hour:
         process = psutil.Process(instance.process.pid)
         sockets = [each for each in process.net_connections("tcp") if each.raddr]
         connections = sum(each.laddr.port != instance.port for each in sockets)
+        users = len(sockets) - connections
         descriptors = process.num_fds() - len(sockets)
         megabytes = process.memory_info().rss / 1e6
-        self.samples.append(Sample(self.served.total(), megabytes, process.num_threads(), descriptors, connections))
+        threads = process.num_threads()
+        self.samples.append(Sample(self.served.total(), megabytes, threads, descriptors, connections, users))
 
     def thirds(self, name: str) -> tuple[list[float], list[float]]:
         """Give the first and the last third of what was sampled under this name."""
@@ -119,6 +122,7 @@ def _held(hours: Sequence[Hour]) -> Table:
             ("threads", "Threads, most"),
             ("descriptors", "Descriptors beside connections, most"),
             ("connections", "Connections to the database, most"),
+            ("users", "Connections of users who have left, most"),
         ):
             thirds = hour.thirds(name)
             is_memory = name == "megabytes"

@@ -47,6 +47,8 @@ class _Target:
         self.member = member
         self.gate = asyncio.Event()
         self.gate.set()
+        self.is_at_rest = asyncio.Event()
+        self.is_at_rest.set()
         self.is_retired = False
         self.busy = 0
         self.answered = 0
@@ -132,8 +134,7 @@ class Load:
 
     async def _pause(self, target: _Target) -> None:
         target.gate.clear()
-        while target.busy:
-            await asyncio.sleep(0.005)
+        await target.is_at_rest.wait()
 
     async def _use(self, target: _Target, first: float, chance: random.Random) -> None:
         wire = Wire(target.member.instance.port)
@@ -147,10 +148,13 @@ class Load:
                     return
                 is_first, due = due == first, time.monotonic() + self.interval
                 target.busy += 1
+                target.is_at_rest.clear()
                 try:
                     await self._send(wire, target, _kind(chance))
                 finally:
                     target.busy -= 1
+                    if not target.busy:
+                        target.is_at_rest.set()
                 if is_first and self._burst:
                     due += chance.uniform(0, self.interval)
         finally:

@@ -37,7 +37,7 @@ def test_an_hour_of_one_instance(function: Function, make_way: MakeWay) -> None:
         each.report()
     for each in hours:
         assert each.wrong == []
-        for name in ("threads", "descriptors"):
+        for name in ("threads", "descriptors", "users"):
             first, last = each.thirds(name)
             assert max(last) <= max(first), f"{each.way}: {name} grow"
         assert max(sample.connections for sample in each.samples) <= errands.USERS, each.way

@@ -24,7 +24,6 @@ pytestmark = pytest.mark.soak
 
 MANY = 200
 STEP = 8  # instances that a deployment replaces at a time
-AWAY = 3.0  # seconds that a server or a pooler is away: larger ones than the tests' take longer to restart
 SLACK = 1.0  # seconds that the samples and a busy machine blur
 SIZE = pool_size(Settings.read({"VERCEL": "1", "DATABASE_URL": "postgresql://u@db.example.com/x"}))
 BOTH = ("direct", "pooler")
@@ -119,14 +118,9 @@ def test_the_pooler_restarts(fleet: Fleet, found: Found) -> None:
 
 
 def restarts(name: str, fleet: Fleet, stop: Callable[[], None], start: Callable[[], None], found: Found) -> None:
-    def restart() -> None:
-        stop()
-        time.sleep(AWAY)
-        start()
-
     with storm(name, fleet, Load()) as one:
         one.goes_on(10)
-        one.outage(restart)
+        one.outage(stop, start)
         one.goes_on(20)
     end(one, found)
 
