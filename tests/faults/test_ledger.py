@@ -4,20 +4,17 @@ import itertools
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import get_args
 
-import psycopg
 import pytest
 
 from shared import db, deadline
 from shared.errors import Error, TransactionResolutionUnknown
-from tests.servers import process
 from tests.servers.postgres import Postgres
 from tests.servers.proxy import WireProxy
 from tests.servers.proxy_link import When
 from tests.shared.db.conftest import Use
-from tests.shared.db.test_recovery import standby_of
 from tests.shared.db.watching import until
 
 CLIENTS = 8
@@ -113,30 +110,27 @@ def test_connections_cut_around_commit(
     assert max(ledger.runs.values()) > 1
 
 
-def test_a_failover_in_between(use: Use, driver: str, own_postgres: Postgres) -> None:
-    with ExitStack() as stack:
-        port = stack.enter_context(standby_of(own_postgres, own_postgres.server.data_dir.parent / "standby"))
-        # Only what the standby has, too, is acknowledged: otherwise a failover may lose it, whoever the client is.
-        for setting in ("synchronous_standby_names = '*'", "synchronous_commit = on"):
-            own_postgres.admin().execute(f"ALTER SYSTEM SET {setting}")
-        own_postgres.admin().execute("ALTER ROLE app SET synchronous_commit = on")
-        own_postgres.admin().execute("GRANT CREATE ON SCHEMA public TO app")
-        own_postgres.reload()
-        url = own_postgres.url("postgres").replace("@127.0.0.1", f"@127.0.0.1:{port},127.0.0.1")
-        use(f"{url}?target_session_attrs=read-write", DATABASE_POOL_MAX="8")
-        prepare(own_postgres)
-        ledger = Ledger()
-        with clients(ledger.write):
-            until(lambda: len(ledger.kept) > 50)
-            own_postgres.server.stop("immediate")
-            with psycopg.connect(process.through(own_postgres.admin_url(), port), autocommit=True) as admin:
-                admin.execute("SELECT pg_promote()")
-                admin.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
-                admin.execute("SELECT pg_reload_conf()")
-            promoted = len(ledger.kept)
-            until(lambda: len(ledger.kept) > promoted + 50, timeout=30)
-        ledger.check()
-        db.close_db()
+def test_a_failover_in_between(use: Use, driver: str, own_postgres: Postgres, standby: Postgres) -> None:
+    # Only what the standby has, too, is acknowledged: otherwise a failover may lose it, whoever the client is.
+    for setting in ("synchronous_standby_names = '*'", "synchronous_commit = on"):
+        own_postgres.admin().execute(f"ALTER SYSTEM SET {setting}")
+    own_postgres.admin().execute("ALTER ROLE app SET synchronous_commit = on")
+    own_postgres.admin().execute("GRANT CREATE ON SCHEMA public TO app")
+    own_postgres.reload()
+    url = own_postgres.url("postgres").replace("@127.0.0.1", f"@127.0.0.1:{standby.port},127.0.0.1")
+    use(f"{url}?target_session_attrs=read-write", DATABASE_POOL_MAX="8")
+    prepare(own_postgres)
+    ledger = Ledger()
+    with clients(ledger.write):
+        until(lambda: len(ledger.kept) > 50)
+        own_postgres.server.stop("immediate")
+        standby.admin().execute("SELECT pg_promote()")
+        standby.admin().execute("ALTER SYSTEM SET synchronous_standby_names = ''")
+        standby.admin().execute("SELECT pg_reload_conf()")
+        promoted = len(ledger.kept)
+        until(lambda: len(ledger.kept) > promoted + 50, timeout=30)
+    ledger.check()
+    db.close_db()
 
 
 @pytest.mark.parametrize("driver", ["psycopg", pytest.param("pg8000", marks=pytest.mark.soak)], indirect=True)

@@ -3,15 +3,12 @@
 Each test records its time to recovery; `pytest -s` prints it.
 """
 
-import os
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -31,8 +28,8 @@ from shared.errors import (
     PoolTimeout,
     TooManyConnections,
 )
-from tests.servers import binaries, process
-from tests.servers.postgres import ADMIN, ADMIN_PASSWORD, Postgres
+from tests.servers import process
+from tests.servers.postgres import Postgres
 from tests.servers.proxy import WireProxy
 from tests.servers.tls import TLSPostgres
 from tests.shared.db.conftest import Use
@@ -146,35 +143,9 @@ def is_listening(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-@contextmanager
-def standby_of(primary: Postgres, directory: Path) -> Iterator[int]:
-    """Run a hot standby and give its port."""
-    program, port = binaries.postgres(primary.major), process.free_port()
-    environ = {**os.environ, **program.environ, "PGPASSWORD": ADMIN_PASSWORD}
-    directory.mkdir()
-    subprocess.run(
-        [
-            *(str(program.directory / "pg_basebackup"), f"--pgdata={directory / 'data'}", "--write-recovery-conf"),
-            *("--host=127.0.0.1", f"--port={primary.port}", f"--username={ADMIN}", "--checkpoint=fast", "--no-sync"),
-        ],
-        env=environ,
-        check=True,
-    )
-    settings = {"port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off"}
-    options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-    command = [str(program.directory / "postgres"), "-D", str(directory / "data"), *options]
-    server = process.start(command, port, directory / "log", environ)
-    try:
-        yield port
-    finally:
-        process.stop(server)
-
-
-def test_a_failover_is_followed(own_postgres: Postgres, record: Record) -> None:
-    directory = own_postgres.server.data_dir.parent / "standby"
+def test_a_failover_is_followed(own_postgres: Postgres, standby: Postgres, record: Record) -> None:
     with ExitStack() as stack:
-        port = stack.enter_context(standby_of(own_postgres, directory))
-        url = own_postgres.url("postgres").replace("@127.0.0.1", f"@127.0.0.1:{port},127.0.0.1")
+        url = own_postgres.url("postgres").replace("@127.0.0.1", f"@127.0.0.1:{standby.port},127.0.0.1")
         url += "?target_session_attrs=read-write"
         clients = [stack.enter_context(instance(url, DATABASE_DRIVER=driver)) for driver in ("psycopg", "pg8000")]
         where = "SELECT current_setting('port')::int"
@@ -184,11 +155,10 @@ def test_a_failover_is_followed(own_postgres: Postgres, record: Record) -> None:
         refusals = [client.ask("fetch", where, 5) for client in clients]
         assert [answer.get("error") for answer in refusals] == ["connection_refused"] * 2
 
-        with psycopg.connect(process.through(own_postgres.admin_url(), port)) as admin:
-            admin.execute("SELECT pg_promote()")
+        standby.admin().execute("SELECT pg_promote()")
         promoted = time.monotonic()
         for client in clients:
-            until(lambda client=client: client.ask("fetch", where, 5) == {"result": port})  # type: ignore[misc]
+            until(lambda client=client: client.ask("fetch", where, 5) == {"result": standby.port})  # type: ignore[misc]
             record("a request", time.monotonic() - promoted)
 
 
