@@ -8,12 +8,16 @@ from tests.deploy import tools
 _DRIZZLE = Path(__file__).parent / "drizzle"
 
 
-def bundle(program: str, folder: Path) -> Path:
-    """Bundle a program of bench/drizzle into a folder. Raises tools.Missing without Node, or without a network."""
+def bundle(program: str, folder: Path, *, module: bool = False) -> Path:
+    """Bundle a program of bench/drizzle into a folder. Raises tools.Missing without Node, or without a network.
+
+    As a `module` it may wait outside of functions.
+    """
     packages = tools.npm_packages("drizzle", _DRIZZLE / "package.json")
     # In the folder of the packages: esbuild looks for them from the file that it bundles.
-    source, bundled = packages / program, (folder / program).with_suffix(".cjs")
+    source, bundled = packages / program, (folder / program).with_suffix(".mjs" if module else ".cjs")
     source.write_text((_DRIZZLE / program).read_text("utf-8"), "utf-8")
     esbuild = [str(packages / "node_modules" / ".bin" / "esbuild"), str(source), "--bundle", "--platform=node"]
-    subprocess.run([*esbuild, "--minify", f"--outfile={bundled}", "--log-level=error"], check=True)
+    options = ["--minify", f"--format={'esm' if module else 'cjs'}", f"--outfile={bundled}", "--log-level=error"]
+    subprocess.run([*esbuild, *options], check=True)
     return bundled

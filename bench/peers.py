@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench import node
 from tests.deploy import tools
 from tests.servers.proxy import WireProxy
 from tests.servers.proxy_link import End, Link
@@ -19,7 +20,6 @@ from tests.servers.proxy_link import End, Link
 OURS = "this pool, psycopg"
 DRIZZLE = "Drizzle on postgres-js"
 FLOOR = "the floor: raw protocol"
-_DRIZZLE = Path(__file__).parent / "drizzle"
 
 # Would change what a client does, or how fast: Node starts and connects more slowly with NODE_EXTRA_CA_CERTS.
 _CLEARED = ("DATABASE_", "POSTGRES_", "PG", "NODE_", "VERCEL", "AWS_", "APP_ENV")
@@ -101,24 +101,14 @@ def running(
 
     Raises tools.Missing where this machine lacks what runs or bundles those of Node.
     """
-    python, node = [sys.executable, "-m", "bench.clients"], [str(tools.node()), str(_bundle(folder))]
+    in_python = [sys.executable, "-m", "bench.clients"]
+    in_node = [str(tools.node()), str(node.bundle("client.mjs", folder, module=True))]
     with ExitStack() as stack:
         peers = {}
         for name, kind in kinds.items():
-            peers[name] = Peer(kind, [*(node if kind.is_node else python), kind.key], begin)
+            peers[name] = Peer(kind, [*(in_node if kind.is_node else in_python), kind.key], begin)
             stack.callback(peers[name].quit)
         yield peers
-
-
-def _bundle(folder: Path) -> Path:
-    """Bundle the Node clients as their users deploy them. Raises tools.Missing."""
-    packages = tools.npm_packages("drizzle", _DRIZZLE / "package.json")
-    # In the folder of the packages: esbuild looks for them from the file that it bundles.
-    source, bundle = packages / "client.mjs", folder / "client.mjs"
-    source.write_text((_DRIZZLE / "client.mjs").read_text("utf-8"), "utf-8")
-    esbuild = [str(packages / "node_modules" / ".bin" / "esbuild"), str(source), "--bundle", "--platform=node"]
-    subprocess.run([*esbuild, "--format=esm", "--minify", f"--outfile={bundle}", "--log-level=error"], check=True)
-    return bundle
 
 
 class Distance(WireProxy):
