@@ -23,7 +23,7 @@ import psycopg
 
 from bench import node, reads
 from bench.peers import met
-from bench.storm_clients import LONGEST, PATIENCE
+from bench.storm_clients import LONGEST, PATIENCE, TOO_LONG
 from bench.storm_instances import Answers, Blow, drizzle, python_clients
 from tests import results
 from tests.deploy import tools
@@ -52,7 +52,9 @@ SUBJECTS = {
     "SQLAlchemy NullPool, direct": Subject("null-pool"),
     "Drizzle on postgres-js, max 10, direct": Subject("drizzle"),
     OURS[1]: Subject("ours", pooled=True),
+    "psycopg_pool 0 to 10, prepare_threshold=None, PgBouncer": Subject("psycopg-pool-unprepared", pooled=True),
     "SQLAlchemy QueuePool 5+10, PgBouncer": Subject("queue-pool", pooled=True),
+    "SQLAlchemy NullPool, PgBouncer": Subject("null-pool", pooled=True),
     "Drizzle on postgres-js, max 10, prepare: false, PgBouncer": Subject("drizzle", pooled=True),
 }
 
@@ -152,7 +154,7 @@ def report(storms: Mapping[str, list[Storm]]) -> results.Result:
         ],
         plots=[
             results.Plot(
-                "storm-peers-served.svg",
+                "storm-peers-failed.svg",
                 "The share of reads that a storm leaves without an answer, a bar for each client",
                 "reads that failed, %",
                 "",
@@ -181,6 +183,14 @@ def thinned(samples: list[tuple[float, int]]) -> list[tuple[float, float]]:
     return [(round(number * _SHOWN, 1), count) for number, count in most.items()] or [(0.0, 0)]
 
 
+def _most(errors: Counter[str]) -> str:
+    """Give what failed most; of reads that got no answer in time also what the client itself most said meanwhile."""
+    if not errors:
+        return ""
+    (first, _), *others = errors.most_common()
+    return f"{first}; {others[0][0]}" if first == TOO_LONG and others else first
+
+
 def reason(error: str) -> str:
     """Give what a server or a pool says, without who says it to whom."""
     said = re.search(r"(?:FATAL|ERROR): +(.+)", error)
@@ -203,7 +213,7 @@ def _figures(turns: list[Storm]) -> dict[str, Any]:
         "p99": percentile(99),
         "took": round(statistics.median(one.took for one in answers), 2),
         "most": max((count for storm in turns for _, count in storm.connections), default=0),
-        "failed": errors.most_common(1)[0][0] if errors else "",
+        "failed": _most(errors),
     }
 
 

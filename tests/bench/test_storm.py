@@ -9,7 +9,7 @@ from tests.servers.postgres import Postgres
 pytest.importorskip("psycopg_pool", reason="only `make bench` and `make soak` install it")
 
 from bench import reads, storm
-from bench.storm_clients import CLIENTS
+from bench.storm_clients import CLIENTS, LONGEST, TOO_LONG
 from bench.storm_instances import Answers, python_clients
 
 
@@ -45,3 +45,10 @@ def test_a_report_puts_all_turns_together() -> None:
     assert goals.rows == [(storm.OURS[0], "0", "0", "yes"), (storm.OURS[1], "0", "1", "**no**")]
     assert result.plots[1].series[storm.OURS[0]] == [(0.0, 9), (0.3, 4)]
     assert results.markdown(result)
+
+
+def test_beside_the_reads_that_got_no_answer_it_is_told_what_the_client_said() -> None:
+    own = "PoolTimeout: couldn't get a connection after 30.00 sec"
+    errors = [TOO_LONG] * 9 + [own]
+    result = storm.report({storm.OURS[0]: [storm.Storm(Answers([0.1], errors, 0.0, LONGEST), [])]})
+    assert result.tables[0].rows[0][-1] == f"{TOO_LONG}; {own}"
