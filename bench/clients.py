@@ -18,13 +18,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cache
 from typing import Any
 
 import psycopg
-import sqlalchemy
-from psycopg.rows import dict_row
+from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool
+from sqlalchemy import NullPool
 
+from bench import sql_alchemy
 from bench.floor import Floor
 from bench.reads import SQL
 from shared import db
@@ -75,18 +77,19 @@ def raw(*, autocommit: bool, prepare_threshold: int | None = 5) -> Session:
     @contextmanager
     def session(url: str) -> Iterator[Read]:
         with ExitStack() as stack:
-            connection: Any = None
+
+            @cache
+            def connection() -> psycopg.Connection[DictRow]:
+                opened = psycopg.connect(
+                    url, autocommit=autocommit, prepare_threshold=prepare_threshold, row_factory=dict_row
+                )
+                stack.callback(opened.close)
+                return opened
 
             def read(id: int) -> Iterator[object]:
-                nonlocal connection
-                if connection is None:
-                    connection = psycopg.connect(
-                        url, autocommit=autocommit, prepare_threshold=prepare_threshold, row_factory=dict_row
-                    )
-                    stack.callback(connection.close)
-                yield connection.execute(SQL, {"id": id}).fetchone()
+                yield connection().execute(SQL, {"id": id}).fetchone()
                 if not autocommit:
-                    connection.commit()
+                    connection().commit()
 
             yield read
 
@@ -100,16 +103,16 @@ def psycopg_pool(**options: Any) -> Session:
     def session(url: str) -> Iterator[Read]:
         kwargs = {"autocommit": True, "row_factory": dict_row}
         with ExitStack() as stack:
-            pool = ConnectionPool(url, kwargs=kwargs, open=False, **options)
-            is_open = False
+            made = ConnectionPool(url, kwargs=kwargs, open=False, **options)
+
+            @cache
+            def pool() -> ConnectionPool:
+                made.open()
+                stack.callback(made.close)
+                return made
 
             def read(id: int) -> Iterator[object]:
-                nonlocal is_open
-                if not is_open:
-                    is_open = True
-                    pool.open()
-                    stack.callback(pool.close)
-                with pool.connection() as connection:
+                with pool().connection() as connection:
                     yield connection.execute(SQL, {"id": id}).fetchone()
 
             yield read
@@ -117,23 +120,21 @@ def psycopg_pool(**options: Any) -> Session:
     return session
 
 
-def sql_alchemy(**options: Any) -> Session:
-    """Make a session of an Engine; each read builds its statement, as applications do."""
+def engine(**options: Any) -> Session:
+    """Make a session of SQLAlchemy's Engine."""
 
     @contextmanager
     def session(url: str) -> Iterator[Read]:
-        engine = sqlalchemy.create_engine(url.replace("postgresql://", "postgresql+psycopg://"), **options)
-        table = sqlalchemy.table("item", *(sqlalchemy.column(name) for name in ("id", "name", "price")))
+        made = sql_alchemy.engine(url, **options)
 
         def read(id: int) -> Iterator[object]:
-            with engine.connect() as connection:
-                query = sqlalchemy.select(table).where(table.c.id == id)
-                yield connection.execute(query).mappings().first()
+            with made.connect() as connection:
+                yield connection.execute(sql_alchemy.item(id)).mappings().first()
 
         try:
             yield read
         finally:
-            engine.dispose()
+            made.dispose()
 
     return session
 
@@ -161,9 +162,9 @@ SESSIONS = {
     "psycopg-transaction": raw(autocommit=False),
     "psycopg-pool": psycopg_pool(min_size=1, max_size=10),
     "psycopg-pool-check": psycopg_pool(min_size=1, max_size=10, check=ConnectionPool.check_connection),
-    "sqlalchemy": sql_alchemy(pool_size=10),
-    "sqlalchemy-autocommit": sql_alchemy(pool_size=10, isolation_level="AUTOCOMMIT"),
-    "sqlalchemy-nullpool": sql_alchemy(poolclass=sqlalchemy.NullPool),
+    "sqlalchemy": engine(),
+    "sqlalchemy-autocommit": engine(isolation_level="AUTOCOMMIT"),
+    "sqlalchemy-nullpool": engine(poolclass=NullPool),
     "floor": floor,
 }
 # A thread cannot share it: each gets a session.

@@ -22,8 +22,11 @@ def test_the_goals_of_reads(drizzle: float, met: str) -> None:
     costs = {name: [reads.Cost(cost, 1e6 / cost)] * 3 for name, cost in cpu.items()}
     result = reads.report(costs, {name: [reads.Cost(99.0, 10_000.0)] for name in reads.FEW})
     found = goals(result)
-    assert [found[name][1] for name in found if DRIZZLE in name] == [met, met]
-    assert [found[name] for name in found if reads.RAW in name] == [("0.90", "yes")] * 2
+    one, shared = "client on one processor: this pool / ", "sharing all: this pool / "
+    assert [found[name][1] for name in found if name.startswith(one + DRIZZLE)] == [met, met]
+    assert [found[name] for name in found if name.startswith(one + reads.RAW)] == [("0.90", "yes")] * 2
+    assert [found[name] for name in found if name.startswith(shared + DRIZZLE)] == [("1.00", "**no**")] * 2
+    assert [found[name] for name in found if name.startswith(shared + reads.RAW)] == [("1.00", "yes")] * 2
     for row in ("50 | 1.00 | 20000 | 1.00", "99 | 1.00 | 10000 | 1.00"):
         assert results.markdown(result).count(f"\n| this pool, psycopg | {row} |") == 1
 
