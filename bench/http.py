@@ -2,23 +2,18 @@
 
     python -m bench.http
 
-One process each, loaded by wrk with 8 connections, in turns, because the machine's speed drifts. Writes the requests
+One process each, running by wrk with 8 connections, in turns, because the machine's speed drifts. Writes the requests
 in a second, the server's CPU for each, how they compare, and whether the goals are met.
 """
 
 import statistics
 import sys
-import tempfile
 from collections.abc import Mapping
-from contextlib import ExitStack
-from pathlib import Path
 from typing import NamedTuple
 
-from bench import processors
 from bench.peers import met, ratio
-from bench.reads import server
 from bench.web_servers import ALONE, DRIZZLE, FASTAPI, OURS, STARLETTE, Server, running
-from bench.wrk import CONNECTIONS, Unavailable, Wrk
+from bench.wrk import CONNECTIONS, Wrk
 from tests import results
 from tests.deploy import tools
 
@@ -39,17 +34,12 @@ Costs = Mapping[str, list[Cost]]
 
 def main() -> None:
     """Measure, and keep the result."""
-    processors.step_aside()
-    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        folder = Path(name)
-        try:
-            wrk = Wrk(folder)
-            url = stack.enter_context(server(folder))
-            servers = stack.enter_context(running(folder, url))
-        except (Unavailable, tools.Missing) as missing:
-            print(f"Without HTTP: {missing}", file=sys.stderr)
-            return
-        costs = measure(wrk, servers)
+    try:
+        with running() as (wrk, servers):
+            costs = measure(wrk, servers)
+    except tools.Missing as missing:
+        print(f"Without HTTP: {missing}", file=sys.stderr)
+        return
     print(results.markdown(results.keep(report(costs))))
 
 

@@ -5,23 +5,22 @@
 First wrk with more and more connections, each of which waits for its answer. Then requests at a fixed rate, whatever
 becomes of those before, as users come: most want a statement of 0.2 s, of which three times as many as a pool of ten
 connections can do, the others a read by its key. Who waits for longer than its patience gives up.
+
+Each server is measured once, one after the other: started anew for each number of connections, and for the requests
+at the rate, and warmed up.
 """
 
 import asyncio
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
-from bench import processors
 from bench.peers import met
-from bench.reads import server
 from bench.web_servers import DRIZZLE, FASTAPI, OURS, Server, running
-from bench.wrk import Load, Unavailable, Wrk
+from bench.wrk import Load, Wrk
 from tests import results
 from tests.deploy import tools
 
@@ -66,29 +65,37 @@ class Flood(NamedTuple):
 
 def main() -> None:
     """Measure, and keep the result."""
-    processors.step_aside()
-    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        folder = Path(name)
-        try:
-            wrk = Wrk(folder)
-            url = stack.enter_context(server(folder))
-            servers = stack.enter_context(
-                running(folder, url, functions={"slow.py": _SLOW}, variables={"DATABASE_POOL_MAX": "10"}, limits=False)
-            )
-        except (Unavailable, tools.Missing) as missing:
-            print(f"Without overload: {missing}", file=sys.stderr)
-            return
-        loads = {
-            name: [wrk.run(each.url, SECONDS, connections) for connections in CONNECTIONS]
-            for name, each in servers.items()
-        }
-        floods = {name: asyncio.run(flood(each)) for name, each in servers.items()}
+    loads: dict[str, list[Load]] = {}
+    try:
+        for connections in CONNECTIONS:
+            with warm() as (wrk, servers):
+                for name, each in servers.items():
+                    loads.setdefault(name, []).append(wrk.run(each.url, SECONDS, connections))
+        with warm() as (_, servers):
+            floods = {name: asyncio.run(flood(each)) for name, each in servers.items()}
+    except tools.Missing as missing:
+        print(f"Without overload: {missing}", file=sys.stderr)
+        return
     print(results.markdown(results.keep(report(loads, floods))))
 
 
+@contextmanager
+def warm() -> Iterator[tuple[Wrk, dict[str, Server]]]:
+    """Start the servers anew, so that none suffers from a load before, and warm them up."""
+    with running(functions={"slow.py": _SLOW}, variables={"DATABASE_POOL_MAX": "10"}, limits=False) as (wrk, servers):
+        for each in servers.values():
+            wrk.run(each.url, SECONDS)
+        yield wrk, servers
+
+
 async def flood(each: Server) -> Flood:
-    """Send requests at the rate for as long, and then one, which tells when the server has time again."""
-    await ask(f"{each.url}1", RECOVERY * 2)  # until it is over what wrk did to it
+    """Send requests at the rate for as long, and then one, which tells when the server has time again.
+
+    Raises RuntimeError where the server does not answer a read before.
+    """
+    before = await ask(f"{each.url}1", PATIENCE)
+    if before.status != 200:
+        raise RuntimeError(f"{each.url} does not answer before the flood: {before}")
     requests = []
     begun = time.perf_counter()
     for number in range(int(RATE * LASTING)):

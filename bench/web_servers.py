@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,6 +16,8 @@ from typing import NamedTuple
 import psutil
 
 from bench import cold_start, node, processors
+from bench.reads import server
+from bench.wrk import Wrk
 from ops.processes import die_with_parent
 from tests.deploy import image, tools
 from tests.servers.process import free_port
@@ -69,22 +72,23 @@ class Server(NamedTuple):
 
 @contextmanager
 def running(
-    folder: Path,
-    url: str,
     *,
     functions: Mapping[str, str] | None = None,
     variables: Mapping[str, str] | None = None,
     limits: bool = True,
-) -> Iterator[dict[str, Server]]:
-    """Start them all on the database of this URL, each on the same one processor.
+) -> Iterator[tuple[Wrk, dict[str, Server]]]:
+    """Start them all, each on the same one processor, and a database on the others; give wrk, which is there too.
 
     `functions` are files added to the app's own, `variables` are its. `limits` adds what tells where the time goes.
-    Raises tools.Missing where this machine lacks what runs or builds one.
+    Raises tools.Missing where this machine lacks what runs, builds or loads one.
     """
     files = {"item.py": cold_start.ENDPOINT, "constant.py": _CONSTANT, **(functions or {})}
-    bundle, fastapi = node.bundle("server.mjs", folder), _HERE / "fastapi_peer"
-    packages = tools.python_packages("fastapi", fastapi / "requirements-server.txt")
+    processors.step_aside()
     with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        wrk, bundle, fastapi = Wrk(folder), node.bundle("server.mjs", folder), _HERE / "fastapi_peer"
+        packages = tools.python_packages("fastapi", fastapi / "requirements-server.txt")
+        url = stack.enter_context(server(folder))
 
         def uvicorn(directory: Path, environ: Mapping[str, str], *command: str) -> Server:
             port = free_port()
@@ -111,7 +115,7 @@ def running(
             (alone / "app.py").write_text(_STARLETTE, "utf-8")
             quiet = {**path, "UVICORN_ACCESS_LOG": "false"}
             servers[STARLETTE] = uvicorn(alone, quiet, sys.executable, "-m", "uvicorn")
-        yield servers
+        yield wrk, servers
 
 
 def _begin() -> None:

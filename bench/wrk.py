@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.deploy import tools
 from tests.servers.apt import AptError, PrivateApt
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -32,10 +33,6 @@ end
 """
 
 
-class Unavailable(Exception):
-    """wrk is neither on PATH nor to be had from apt."""
-
-
 class Load(NamedTuple):
     """What one run of wrk did."""
 
@@ -47,7 +44,7 @@ class Load(NamedTuple):
 
 
 class Wrk:
-    """wrk, found or unpacked. Raises Unavailable."""
+    """wrk, found or unpacked. Raises tools.Missing where it is neither on PATH nor to be had from apt."""
 
     def __init__(self, folder: Path) -> None:
         found = shutil.which("wrk")
@@ -77,5 +74,5 @@ def _unpacked() -> Path:
                 apt.update()
                 apt.unpack(["wrk", *apt.library_dependencies("wrk")], _UNPACKED)
             except AptError as error:
-                raise Unavailable(f"wrk is not on PATH, and apt cannot give it: {error}") from None
+                raise tools.Missing(f"wrk is not on PATH, and apt cannot give it: {error}") from None
     return program

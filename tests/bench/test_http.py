@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import psutil
 import pytest
 
 from bench import http, overload
-from bench.web_servers import ALONE, DRIZZLE, FASTAPI, OURS, OURS_PLAIN, POSTGRES_JS, STARLETTE
+from bench.web_servers import ALONE, DRIZZLE, FASTAPI, OURS, OURS_PLAIN, POSTGRES_JS, STARLETTE, Server
 from bench.wrk import Load
 from tests import results
 
@@ -48,6 +49,15 @@ def test_what_becomes_of_too_many_requests_is_told() -> None:
     assert goals(result)[f"answered within 3 s: {OURS}"] == ("100.0%", "yes")
     assert goals(result)[f"answered within 3 s: {DRIZZLE}"] == ("0.0%", "")
     assert result.plots[0].series[OURS][10] == (1.0, 60.0)
+
+
+def test_a_server_that_does_not_answer_before_is_not_flooded() -> None:
+    async def flood() -> None:
+        async with answering("HTTP/1.1 500 Internal Server Error\r\n\r\n") as url:
+            await overload.flood(Server(psutil.Process(), url))
+
+    with pytest.raises(RuntimeError, match="does not answer before the flood: Answer\\(status=500"):
+        asyncio.run(flood())
 
 
 @asynccontextmanager
