@@ -29,7 +29,7 @@ from tests import canary
 from tests.access import cheap_hashes
 
 DEADLINE = 3.0  # seconds for a request
-PATIENCE = 120.0  # seconds for a command, far beyond what any should take
+PATIENCE = 120.0  # seconds until a command that hangs is killed; what it may take is `longest` of its fault
 HEADERS = {"origin": "http://localhost"}
 EMAIL, PASSWORD = "admin@example.com", "ChangeMe123!"  # the first admin's, as the seed has them in a test
 
