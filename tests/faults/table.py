@@ -30,9 +30,12 @@ class Cell(NamedTuple):
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Collect the cells: under pytest-xdist, in the process that all report to. The last word of each counts."""
+    """Collect the cells: under pytest-xdist, in the process that all report to. The last word of each counts.
+
+    One that is skipped, for what this machine does not have, was not seen.
+    """
     told = [value for name, value in report.user_properties if name == PROPERTY]
-    if report.when == "call" and told:
+    if report.when == "call" and told and not report.skipped:
         _seen.append(Cell(**told[-1]))  # type: ignore[arg-type]
 
 
