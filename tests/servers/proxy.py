@@ -34,8 +34,8 @@ class WireProxy:
     """Listen on 127.0.0.1 and carry each connection to `target`.
 
     These may be changed while it runs: `target` (where new connections go), `delay` (seconds, each way),
-    `byte_by_byte`, `settle` (seconds). `total` counts since the start; `links` are the open connections, oldest first,
-    each with a `count` of its own.
+    `byte_by_byte`, `settle` (seconds), `largest` (bytes of the largest piece that was delivered since it was set).
+    `total` counts since the start; `links` are the open connections, oldest first, each with a `count` of its own.
     """
 
     def __init__(self, host: str, port: int, *, settle: float = 0.005) -> None:
@@ -45,6 +45,7 @@ class WireProxy:
         self.delay = 0.0
         self.settle = settle
         self.byte_by_byte = False
+        self.largest = 0
         self.total = Count()
         self.links: list[Link] = []
         self.traps: list[Trap] = []

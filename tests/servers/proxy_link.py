@@ -159,8 +159,9 @@ class Link:
             if side in (end.side, "both"):
                 end.cut(how)
 
-    def delivering(self, end: End) -> None:
+    def delivering(self, end: End, data: bytes) -> None:
         """Count a flight when an answer is about to reach the client."""
+        self.proxy.largest = max(self.proxy.largest, len(data))
         if end is self.client and self._asked:
             self._asked = False
             self._add("flights", 1)
@@ -252,7 +253,7 @@ class End(asyncio.Protocol):
     def _deliver(self, data: bytes) -> None:
         assert self._transport is not None
         if data:
-            self.link.delivering(self)
+            self.link.delivering(self, data)
             self._transport.write(data)
         else:
             self._transport.close()

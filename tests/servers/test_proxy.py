@@ -233,6 +233,7 @@ def test_byte_by_byte(proxy: WireProxy, client: socket.socket, echo: Echo) -> No
     line = bytes(range(32, 127)) * 50 + b"\n"  # long enough for the server to get a turn while it comes
     assert ask(client, line) == line
     assert len(echo.received) > 1
+    assert proxy.largest == 1
 
 
 def test_cuts_with_fin_and_with_rst(proxy: WireProxy) -> None:
