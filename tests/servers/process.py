@@ -6,10 +6,11 @@ import os
 import random
 import signal
 import socket
+import struct
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -47,6 +48,33 @@ def silent(address: str, port: int) -> Iterator[None]:
             client.setblocking(False)
             client.connect_ex((address, port))
         yield
+
+
+@contextmanager
+def knocks(address: str, port: int) -> Iterator[Callable[[], set[int]]]:
+    """Watch who tries to connect to an address, also where it refuses or is silent: give their ports, until now.
+
+    It takes a raw socket, which has what arrives before TCP does (raw(7)). Raises Unavailable where there can be none.
+    """
+    try:
+        listener = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+    except PermissionError as error:
+        raise Unavailable("only root may watch what arrives") from error
+    found: set[int] = set()
+
+    def until_now() -> set[int]:
+        with suppress(BlockingIOError):
+            while packet := listener.recv(128):
+                header = (packet[0] & 15) * 4  # bytes of IPv4's own (RFC 791 3.1)
+                source, target = struct.unpack_from("!HH", packet, header)
+                if target == port:
+                    found.add(source)
+        return set(found)
+
+    with listener:
+        listener.setblocking(False)
+        listener.bind((address, 0))
+        yield until_now
 
 
 def through(url: str, port: int) -> str:
