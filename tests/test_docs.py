@@ -23,6 +23,8 @@ from shared.settings import VARIABLES, Settings
 from shared.web.application import endpoints_in
 from shared.web.problem import problem_from
 from tests import results
+from tests.faults import table as table_of_faults
+from tests.faults.register import FAULTS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -250,6 +252,20 @@ def test_pages_show_what_the_runs_wrote(file: Path) -> None:
     assert results.shown(result) == results.markdown(result)
     for plot in result.plots:
         assert results.fingerprint(plot) in (results.KEPT / plot.file).read_text("utf-8"), plot.file
+
+
+def test_the_faults_were_told_what_they_allow_now() -> None:
+    """Where it fails, the faults have changed since the run that is kept, or a cell of it failed: run them all."""
+    kept = results.load("faults")
+    cells = [table_of_faults.Cell(**cell) for cell in kept.figures["cells"]]
+    told = {cell[:3]: cell.word for cell in cells}
+    allowed = {
+        (fault.name, activity, driver): fault.allowed(activity, driver)
+        for fault, activity, driver in table_of_faults.cells_of(FAULTS)
+    }
+    assert allowed.keys() == told.keys()
+    assert {cell: word for cell, word in told.items() if word not in allowed[cell]} == {}
+    assert kept.tables == table_of_faults.result(cells).tables
 
 
 def test_no_page_shows_what_no_run_wrote() -> None:
