@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unittest.mock import patch
+import pytest
 
 from shared import db
 from tests.faults.activities import Told
@@ -121,7 +121,8 @@ def cut_while_connecting(world: World) -> Told:
 )
 def latency(world: World) -> Told:
     """Each round trip takes a second."""
-    with patch.object(world.proxy, "delay", 0.5):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.proxy, "delay", 0.5)
         told = world.run()
     assert told.seconds >= 1.0
     return told
@@ -138,7 +139,8 @@ def latency(world: World) -> Told:
 )
 def long_latency(world: World) -> Told:
     """Each round trip takes ten seconds."""
-    with patch.object(world.proxy, "delay", 5.0):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.proxy, "delay", 5.0)
         told = world.run()
     world.proxy.cut("rst")
     return told
@@ -147,7 +149,9 @@ def long_latency(world: World) -> Told:
 @fault("one byte at a time", ANSWERED, fast=REQUESTS)
 def trickle(world: World) -> Told:
     """Every byte travels alone."""
-    with patch.object(world.proxy, "byte_by_byte", True), patch.object(world.proxy, "largest", 0):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.proxy, "byte_by_byte", True)
+        patch.setattr(world.proxy, "largest", 0)
         told = world.run()
         assert world.proxy.largest == 1
     return told

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from tests.deploy.vercel_instance import WAIT, Instance
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import Postgres
+from tests.servers.process import freeze, thaw
 from tests.storms.function import Function
 
 LIMITS = {"max_connections": 100, "default_pool_size": 20}  # of the server, and of the pooler before it
@@ -49,12 +49,11 @@ class Member:
 
     def freeze(self) -> None:
         """Stop the process, and return once it stands still."""
-        self.instance.process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.instance.process.pid, os.WSTOPPED | os.WNOWAIT)
+        freeze(self.instance.process)
 
     def thaw(self) -> None:
         """Let it go on."""
-        self.instance.process.send_signal(signal.SIGCONT)
+        thaw(self.instance.process)
 
     def terminate(self) -> None:
         """Say that its time is over, as a platform does."""

@@ -3,13 +3,14 @@
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from tests.servers.process import freeze, thaw
 
 ROOT = Path(__file__).resolve().parents[3]
 WAIT = 30.0  # seconds for an answer, far beyond what any should take
@@ -42,12 +43,11 @@ class Instance:
 
     def freeze(self) -> None:
         """Stop the process, and return once it stands still."""
-        self.process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
+        freeze(self.process)
 
     def thaw(self) -> None:
         """Let it go on."""
-        self.process.send_signal(signal.SIGCONT)
+        thaw(self.process)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ endpoint = Endpoint("/api/item/{id}")
 
 @endpoint.get
 def read(id: int) -> db.Row:
-    """Run one statement, which is never sent twice."""
+    """Run one statement, which no server gets twice."""
     row = db.fetch_one("SELECT id, name FROM item WHERE id = %(id)s", {"id": id})
     if row is None:
         raise Problem(404, "There is no such item.")
