@@ -94,11 +94,8 @@ def taken(world: World) -> Told:
 
 @fault(
     "pooler's connections stay taken (query_wait_timeout)",
-    {
-        **dict.fromkeys(REQUESTS, "503 pooler_no_free_connection"),
-        # A transaction waits once more, for as long as there is time.
-        **dict.fromkeys(("write", "COMMIT"), "503 pooler_without_server"),
-    },
+    # A transaction waits once more, for as long as there is time.
+    dict.fromkeys(REQUESTS, "503 pooler_no_free_connection"),
     never=NEVER,
     is_cold=True,
 )
