@@ -378,6 +378,7 @@ def test_a_dead_one_is_seen_without_asking_and_its_neighbours_are_pinged_once(
         with lease as connection:
             pids.append(connection.fetch(PID)[0]["pid"])
     terminate(postgres, pids[1])
+    until(lambda: len(wire_proxy.links) == 1)  # the end has come through
 
     with wire_proxy.count() as count:
         assert pid_of(pool) == pids[0]
