@@ -2,7 +2,7 @@
 
     python -m bench.http
 
-One process each, running by wrk with 8 connections, in turns, because the machine's speed drifts. Writes the requests
+One process each, loaded by wrk with 8 connections, in turns, because the machine's speed drifts. Writes the requests
 in a second, the server's CPU for each, how they compare, and whether the goals are met.
 """
 

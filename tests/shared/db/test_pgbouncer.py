@@ -5,10 +5,11 @@ import logging
 import re
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import psycopg
 import pytest
@@ -34,6 +35,7 @@ from tests.shared.db.replay import Recorded, replaying
 from tests.shared.db.watching import name_of, running, sessions, terminate, until
 
 PID = "SELECT pg_backend_pid()"
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -292,7 +294,7 @@ STARTING = Recorded("cannot_connect_now", "57P03", "the database system is start
 
 
 class Away:
-    """A server behind a pooler that has just restarted and lets nobody in yet, until it is `back`.
+    """A server behind a pooler that has just restarted and lets nobody in yet, until somebody waits for an `answer`.
 
     The pooler knows: somebody else has waited for a server when it tried to log in. From then on it refuses statements.
     """
@@ -312,10 +314,18 @@ class Away:
         with contextlib.suppress(psycopg.Error), psycopg.connect(self._url, autocommit=True) as somebody:
             somebody.execute("SELECT 1")
 
-    def back(self) -> None:
-        """Come back, after a statement was refused."""
-        until(lambda: "server login has been failing" in self._log.read_text())
-        self._proxy.target = self._started
+    def answer(self, ask: Callable[[], T]) -> T:
+        """Give what this gives, which is asked while it is away; it comes back after a statement was refused."""
+
+        def work() -> T:
+            with within(20):
+                return ask()
+
+        with ThreadPoolExecutor() as executor:
+            asked = executor.submit(work)
+            until(lambda: "server login has been failing" in self._log.read_text())
+            self._proxy.target = self._started
+            return asked.result()
 
 
 @pytest.fixture(params=binaries.PGBOUNCERS)
@@ -336,25 +346,11 @@ def away(
 
 
 def test_a_read_for_a_replica_is_sent_again_too(away: Away) -> None:
-    def read() -> object:
-        with within(20):
-            return replica.fetch_value("SELECT 1")
-
-    with ThreadPoolExecutor() as executor:
-        asked = executor.submit(read)
-        away.back()
-        assert asked.result() == 1
+    assert away.answer(lambda: replica.fetch_value("SELECT 1")) == 1
 
 
 def test_a_statement_is_sent_again_where_the_pooler_had_no_server_for_it(away: Away) -> None:
-    def write() -> int:
-        with within(20):
-            return db.execute("INSERT INTO written VALUES (1)")
-
-    with ThreadPoolExecutor() as executor:
-        written = executor.submit(write)
-        away.back()
-        assert written.result() == 1
+    assert away.answer(lambda: db.execute("INSERT INTO written VALUES (1)")) == 1
     assert db.fetch_all("SELECT n FROM written") == [{"n": 1}]
 
 
@@ -366,14 +362,7 @@ def test_a_pooler_that_lets_everybody_in_uses_up_no_attempts(away: Away) -> None
         begun += 1
         return tx.execute("INSERT INTO written VALUES (1)")
 
-    def run() -> int:
-        with within(20):
-            return db.run_transaction(write)
-
-    with ThreadPoolExecutor() as executor:
-        written = executor.submit(run)
-        away.back()
-        assert written.result() == 1
+    assert away.answer(lambda: db.run_transaction(write)) == 1
     assert begun == 2  # the first on a connection that was there
     assert db.fetch_all("SELECT n FROM written") == [{"n": 1}]
 
