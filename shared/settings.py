@@ -164,7 +164,7 @@ class Settings:
     migration_dryrun: bool
     migration_force: bool
     migration_lock_timeout: float  # seconds
-    admin_email: str
+    admin_email: str = field(repr=False)  # a person's address, or what was pasted in its place
     admin_initial_password: str | None = field(repr=False)
     cron_secret: str | None = field(repr=False)
     watch_interval: float  # seconds; 0: never

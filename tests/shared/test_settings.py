@@ -405,6 +405,19 @@ def test_no_secret_is_shown() -> None:
         assert CANARY not in f"{shown}"
 
 
+@pytest.mark.parametrize("name", [variable.name for variable in VARIABLES])
+def test_a_secret_in_the_wrong_variable_is_not_shown(name: str) -> None:
+    shown = ""
+    try:
+        settings = Settings.read({name: f"{CANARY}/?#@%"})
+        shown = repr(settings)
+        _ = settings.database_url
+    except ConfigurationError as error:
+        shown += told(error)
+
+    assert CANARY not in shown
+
+
 # -- reading ----------------------------------------------------------------------------------------
 
 
