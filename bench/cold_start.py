@@ -27,7 +27,7 @@ from tests import results
 from tests.deploy import tools, vercel_build, vercel_instance
 from tests.servers.proxy import WireProxy
 
-TURNS = 11
+TURNS = 21
 ROUND_TRIPS = (0, 10)  # ms
 GOAL = 0.4  # of FastAPI + SQLAlchemy's time
 PATH = "/api/item/7"

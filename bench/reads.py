@@ -31,7 +31,7 @@ THREADS = 8
 READS = 300  # in each thread and turn
 FEW_READS = 10  # for a client that connects for each
 LIMIT_READS = 3000  # for pgbench, in whose CPU the log-ins are
-TURNS = 15
+TURNS = 31
 ROWS = 10_000
 SQL = "SELECT id, name, price FROM item WHERE id = %(id)s"
 
