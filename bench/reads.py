@@ -38,6 +38,7 @@ SQL = "SELECT id, name, price FROM item WHERE id = %(id)s"
 RAW = "raw psycopg, a connection each"
 UNPREPARED = "the same, prepare_threshold=None"
 PGBENCH = "the limit: pgbench -M prepared"
+PGBENCH_UNPREPARED = "the limit, nothing prepared: pgbench -M extended"
 NULLPOOL = "SQLAlchemy, NullPool"
 PEERS = {
     OURS: Kind("ours"),
@@ -75,7 +76,11 @@ def main() -> None:
         url = stack.enter_context(server(Path(folder)))
         try:
             with opened(PEERS, url, folder, processors.take_one) as turns:
-                costs = measure({**turns, PGBENCH: _pgbench(url, Path(folder))}, TURNS)
+                limits = {
+                    PGBENCH: _pgbench(url, Path(folder), "prepared"),
+                    PGBENCH_UNPREPARED: _pgbench(url, Path(folder), "extended"),
+                }
+                costs = measure({**turns, **limits}, TURNS)
             processors.take_all(int(Path(folder, "data", "postmaster.pid").read_text("utf-8").split()[0]))
             with opened(FEW, url, folder, processors.take_all) as turns:
                 on_all = measure(turns, TURNS)
@@ -141,6 +146,7 @@ def report(costs: Costs, on_all: Costs) -> results.Result:
         for of, value in _more(measured, peer).items()
     ]
     unprepared = [f"{value:.2f} by the {of}" for of, value in _more(costs, UNPREPARED).items()]
+    limit = ratio((cost.rate for cost in costs[PGBENCH_UNPREPARED]), (cost.rate for cost in costs[OURS]))
     medians = {
         name: (statistics.median(cost.cpu for cost in turns), statistics.median(cost.rate for cost in turns))
         for name, turns in costs.items()
@@ -172,7 +178,8 @@ def report(costs: Costs, on_all: Costs) -> results.Result:
                 "Reads in a second of CPU, or by the clock: the median of all turns' ratios. raw psycopg prepares "
                 "its statement, which spares the server the planning; this pool does not, since behind a transaction "
                 f"pooler that fails. To raw psycopg that does not either it is {' and '.join(unprepared)}, the client "
-                "on one processor.",
+                "on one processor. By the clock the server sets a limit: pgbench with nothing prepared has "
+                f"{limit:.2f} times the reads of this pool.",
             ),
         ],
         plots=[
@@ -204,11 +211,11 @@ def _turn(peer: Peer, reads: int) -> Turn:
     return turn
 
 
-def _pgbench(url: str, folder: Path) -> Turn:
+def _pgbench(url: str, folder: Path, protocol: str) -> Turn:
     script = folder / "read.sql"
     script.write_text(f"\\set id random(1, {READS})\nSELECT id, name, price FROM item WHERE id = :id;\n", "utf-8")
     program = str(find_binaries() / "pgbench")
-    options = ["-n", "-M", "prepared", "-c", str(THREADS), "-t", str(LIMIT_READS), "-f", str(script)]
+    options = ["-n", "-M", protocol, "-c", str(THREADS), "-t", str(LIMIT_READS), "-f", str(script)]
 
     def turn() -> Cost:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

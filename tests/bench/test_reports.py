@@ -18,7 +18,8 @@ def goals(result: results.Result) -> dict[str, tuple[str, str]]:
 
 @pytest.mark.parametrize(("drizzle", "met"), [(125.0, "yes"), (124.0, "**no**")])
 def test_the_goals_of_reads(drizzle: float, met: str) -> None:
-    cpu = dict.fromkeys([*reads.PEERS, reads.PGBENCH], 50.0) | {DRIZZLE: drizzle, reads.RAW: 45.0}
+    cpu = dict.fromkeys([*reads.PEERS, reads.PGBENCH, reads.PGBENCH_UNPREPARED], 50.0)
+    cpu |= {DRIZZLE: drizzle, reads.RAW: 45.0}
     costs = {name: [reads.Cost(cost, 1e6 / cost)] * 3 for name, cost in cpu.items()}
     result = reads.report(costs, {name: [reads.Cost(99.0, 10_000.0)] for name in reads.FEW})
     found = goals(result)
