@@ -90,6 +90,9 @@ class _Run:
 
     def _ask(self, instance: _Instance, spreads: bool = False) -> None:
         """Have a user ask; after a burst they ask again at moments of their own."""
+        if instance.is_stopped:
+            instance.queue.append(lambda: self._ask(instance, spreads))
+            return
         interval = self._scenario.interval
         due = self._now + interval + (self._random.uniform(0, interval) if spreads else 0.0)
 

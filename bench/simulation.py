@@ -128,8 +128,8 @@ def thinned(outcome: Outcome, seconds: float, step: float = 0.5) -> list[tuple[f
 Storm = Mapping[str, Any]  # one of tests/storms, as make soak keeps it
 _NEEDED = {"storm", "way", "instances", "users", "interval", "held", "outage", "frozen"}
 # Of twenty requests of a storm two hold a connection for 100 ms on purpose (tests/storms/load.py).
-QUICK = 0.002  # seconds for which the others do
-HANDLING = 0.004  # seconds of an instance's own for each
+QUICK = 0.002  # seconds for which the others do: half of what one takes in all, by its p50
+HANDLING = 0.002  # seconds of an instance's own for each: the other half
 STORMS_SERVICE = ((18, QUICK), (2, 0.1 + QUICK))
 
 

@@ -110,6 +110,14 @@ def test_those_who_are_stopped_are_asked_nothing_and_lose_what_they_held() -> No
     assert (outcome.at(9), outcome.at(10 + 20 + MARGIN + 0.6), outcome.at(45)) == (10, 5, 10)
 
 
+def test_users_who_were_kept_waiting_go_on_together() -> None:
+    """They ask at the same moment from then on, so that an instance keeps a connection for each."""
+    apart = Scenario(40, 60, OURS, SERVICE, users=2, interval=0.5, freeze_after=None)
+    outcome = simulate(replace(apart, freezes=[Freeze(10, 40, 40)]))
+    assert outcome.at(9) < 70
+    assert outcome.at(59) == 80
+
+
 def test_an_outcome_tells_its_mean_over_any_span() -> None:
     outcome = Outcome([(0.0, 0), (1.0, 4), (3.0, 2)])
     assert outcome.mean(0, 4) == pytest.approx((0 + 8 + 2) / 4)
