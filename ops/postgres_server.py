@@ -163,6 +163,8 @@ class PostgresServer:
                 f"A PostgreSQL server (process {pid}, port {self.running_port}) already uses {self.data_dir}.",
                 solutions=["Stop that server first."],
             )
+        if self._process is not None:
+            self._process.wait(STOP_TIMEOUT)  # killed, and not gone yet when it was last asked for
         with translated_os_errors(self.data_dir, self.bin_dir):
             self._remove_stale_pid_file()
             identity = self._identity(self.data_dir)
