@@ -11,7 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -164,7 +164,8 @@ class PostgresServer:
                 solutions=["Stop that server first."],
             )
         if self._process is not None:
-            self._process.wait(STOP_TIMEOUT)  # killed, and not gone yet when it was last asked for
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOP_TIMEOUT)  # killed, and not gone yet when it was last asked for
         with translated_os_errors(self.data_dir, self.bin_dir):
             self._remove_stale_pid_file()
             identity = self._identity(self.data_dir)
