@@ -44,15 +44,17 @@ FROM (SELECT * FROM first UNION ALL SELECT * FROM others) AS counted JOIN wanted
 ORDER BY n
 """
 
+# ARRAY, as it is read once. What stands in IN the planner may run again for each row of a nested loop, and then
+# FOR UPDATE passes over what was deleted so far, up to the last row of the table.
 _CLEAN_UP = """
 WITH old AS (
-    DELETE FROM sessions WHERE id IN (
+    DELETE FROM sessions WHERE id = ANY (ARRAY(
         SELECT id FROM sessions WHERE expires_at < now() ORDER BY expires_at LIMIT 100 FOR UPDATE SKIP LOCKED
-    )
+    ))
 )
-DELETE FROM throttles WHERE key IN (
+DELETE FROM throttles WHERE key = ANY (ARRAY(
     SELECT key FROM throttles WHERE expires_at < now() ORDER BY expires_at LIMIT 100 FOR UPDATE SKIP LOCKED
-)
+))
 """
 
 

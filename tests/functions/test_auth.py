@@ -201,7 +201,11 @@ class TestSessions:
             behind = "SELECT extract(epoch FROM now() - last_seen_at)::int / 60 FROM sessions"
             assert db.fetch_value(behind) == expected
 
-    def test_that_are_over_are_removed_by_the_next_sign_in(self, browser: Browser) -> None:
+    @pytest.mark.parametrize("off", [(), ("hashjoin", "mergejoin", "hashagg", "sort", "material")])
+    def test_that_are_over_are_removed_by_the_next_sign_in(self, browser: Browser, off: tuple[str, ...]) -> None:
+        """A hundred of each, whatever plan the statistics lead to; a nested loop once removed all."""
+        for plan in off:
+            db.execute(f"SET LOCAL enable_{plan} = off")  # type: ignore[arg-type, unused-ignore]
         identifier = add_person()
         db.execute(
             """
