@@ -53,10 +53,13 @@ def assigned(change: Change) -> list[str]:
 
 
 def _some(alias: str, key: str, sources: str, condition: str) -> str:
-    """Pick rows. The condition stands outside too, where a row that somebody has just changed is looked at again."""
+    """Pick rows, in an ARRAY, which is read once whatever the plan; what stands in IN may be run for each row.
+
+    The condition stands outside too, where a row that somebody has just changed is looked at again.
+    """
     where = f" WHERE {condition}" if condition else ""
     chosen = f"SELECT {alias}.{key} FROM {sources}{where} LIMIT {ROWS}"  # noqa: S608
-    rows = f"{alias}.{key} = ANY (ARRAY({chosen}))" if key == "ctid" else f"{alias}.{key} IN ({chosen})"
+    rows = f"{alias}.{key} = ANY (ARRAY({chosen}))"
     return f"{rows}\n  AND ({condition})" if condition else rows
 
 
