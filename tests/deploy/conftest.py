@@ -90,6 +90,7 @@ def clutter(project: Path) -> None:
         *("public_html/index.html", "node_modules/x/index.js", "functions/__pycache__/health.cpython-311.pyc"),
     ):
         file = project / name
+        assert file.resolve().is_relative_to(project.resolve()), f"{name} would be written into the checkout itself"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"SECRET='{SECRET}'\n", "utf-8")
 

@@ -78,12 +78,12 @@ def python_packages(name: str, requirements: str) -> Path:
 
 
 def project(folder: Path) -> Path:
-    """Copy the project, with osls, .venv and .data beside it as in a checkout. Raises tools.Missing."""
+    """Copy the project, with osls in a node_modules of its own. Raises tools.Missing."""
     osls = tools.npm_packages("osls", tools.ROOT / "package.json")
     copy_project(tools.ROOT, folder)
-    (folder / "node_modules").symlink_to(osls / "node_modules")
-    (folder / ".venv").symlink_to(tools.ROOT / ".venv")
-    (folder / ".data").symlink_to(tools.ROOT / ".data")
+    (folder / "node_modules").mkdir()
+    for installed in (osls / "node_modules").iterdir():
+        (folder / "node_modules" / installed.name).symlink_to(installed)
     return folder
 
 

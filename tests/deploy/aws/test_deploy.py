@@ -47,9 +47,12 @@ def aws(account: Cloud) -> Iterator[Cloud]:
 
 @pytest.fixture(scope="session")
 def project(aws_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the project to deploy from."""
+    """Return a copy of the project to deploy from, whose hooks find this checkout's .venv and AWS's library."""
     with or_skip():
-        return bundle.project(tmp_path_factory.mktemp("aws") / "project")
+        project = bundle.project(tmp_path_factory.mktemp("aws") / "project")
+    for name in (".venv", ".data"):
+        (project / name).symlink_to(tools.ROOT / name)
+    return project
 
 
 @pytest.fixture
