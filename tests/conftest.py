@@ -13,22 +13,29 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Literal
 
 import psutil
 import pytest
 
 from migrations import runner
+from ops import aws_sdk
 from shared import db
 from shared.db.testing import rolled_back as in_one_transaction
 from shared.settings import VARIABLES, reset_settings
 from tests import canary
 from tests.canary import pytest_configure, pytest_runtest_makereport  # noqa: F401 - hooks
+from tests.deploy.tools import Missing
+from tests.servers import aws as clouds
 from tests.servers import binaries, tls
 from tests.servers import pgbouncer as pgbouncers
 from tests.servers import postgres as servers
+from tests.servers.aws import Aws
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import Postgres
 from tests.servers.proxy import WireProxy
+
+Use = Callable[..., None]
 
 # What settings read, what platforms set, and what libpq takes from the environment.
 CLEARED_PREFIXES = ("DATABASE_", "POSTGRES_", "MIGRATION_", "VERCEL", "AWS_", "PG")
@@ -185,6 +192,28 @@ def endpoint_database(postgres: Postgres, migrated_template: str) -> Iterator[st
         yield postgres.url(name)
 
 
+@pytest.fixture(params=["psycopg", "pg8000"])
+def driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Literal["psycopg", "pg8000"]:
+    """Run the test with each driver."""
+    monkeypatch.setenv("DATABASE_DRIVER", request.param)
+    driver: Literal["psycopg", "pg8000"] = request.param
+    return driver
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Use:
+    """Set environment variables, and let settings and pool begin anew: use(DATABASE_URL=...)."""
+
+    def use(**variables: str) -> None:
+        db.close_db(grace=0)
+        monkeypatch.setenv("APP_ENV", "test")
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        reset_settings()
+
+    return use
+
+
 @pytest.fixture
 def rolled_back(endpoint_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let the test call endpoints and `shared.db` on a migrated database, and undo whatever they write."""
@@ -283,3 +312,25 @@ def wire_proxy(postgres: Postgres, database: str) -> Iterator[WireProxy]:
     # It asks for `database` to be closed before that looks for connections left behind.
     with WireProxy("127.0.0.1", postgres.port) as proxy:
         yield proxy
+
+
+# -- AWS --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def aws(run_directory: Path) -> Iterator[Aws]:
+    """Return an account of AWS."""
+    try:
+        with clouds.running(run_directory / "moto.log") as account:
+            yield account
+    except Missing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture
+def in_aws(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Aws:
+    """Lead this process's boto3 to the account."""
+    aws_sdk.module("boto3")
+    for name, value in aws.environment.items():
+        monkeypatch.setenv(name, value)
+    return aws

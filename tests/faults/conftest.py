@@ -21,9 +21,9 @@ from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import Postgres
 from tests.servers.proxy import WireProxy
 from tests.servers.small_disk import small_disk
-from tests.shared.db.conftest import Use, driver, use
+from tests.shared.db.conftest import Use, use
 
-__all__ = ["driver", "use"]
+__all__ = ["use"]
 
 TEMPLATE = "faults"
 SERVERS: Mapping[Server, str] = {"shared": "prepared", "own": "fault_server", "small": "small_server"}

@@ -18,31 +18,11 @@ from ops.vaults import File, Secret, with_login
 from shared import db, settings
 from shared.db.url import DatabaseURL
 from shared.errors import ConfigurationError, InvalidPassword, LockTimeout, Refused
-from tests.deploy.tools import Missing
 from tests.servers import aws as cloud
 from tests.servers.aws import Aws
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import Postgres
 from tests.shared.db.load import Load
-
-
-@pytest.fixture(scope="module")
-def aws(run_directory: Path) -> Iterator[Aws]:
-    """Return an account of AWS."""
-    try:
-        with cloud.running(run_directory / "moto-rotate.log") as account:
-            yield account
-    except Missing as missing:
-        pytest.skip(str(missing))
-
-
-@pytest.fixture
-def in_aws(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Aws:
-    """Lead this process's boto3 to the account."""
-    aws_sdk.module("boto3")
-    for name, value in aws.environment.items():
-        monkeypatch.setenv(name, value)
-    return aws
 
 
 class App:

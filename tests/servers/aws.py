@@ -66,21 +66,28 @@ class Aws:
 @contextmanager
 def running(log_file: Path) -> Iterator[Aws]:
     """Run moto's server. Raises tools.Missing."""
+    with moto(log_file, KEYS) as address:
+        yield Aws(address)
+
+
+@contextmanager
+def moto(log_file: Path, keys: Mapping[str, str]) -> Iterator[str]:
+    """Run moto's server with these keys, and give its address. Raises tools.Missing."""
     python, packages = tools.python(runtime_version()), python_packages("aws-tools", "requirements-tools.txt")
     port = free_port()
     with log_file.open("wb") as log:
         process = subprocess.Popen(
             [str(python), "-S", "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)],
-            env={"PYTHONPATH": str(packages), "PATH": os.environ["PATH"], **KEYS},
+            env={"PYTHONPATH": str(packages), "PATH": os.environ["PATH"], **keys},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             preexec_fn=die_with_parent,
         )
-    aws = Aws(f"http://127.0.0.1:{port}")
+    address = f"http://127.0.0.1:{port}"
     try:
-        until(lambda: _answers(aws.address), timeout=60)
-        yield aws
+        until(lambda: _answers(address), timeout=60)
+        yield address
     finally:
         stop(process)
 

@@ -9,18 +9,16 @@ import subprocess
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
-from ops.processes import die_with_parent
 from tests.deploy import tools
 from tests.deploy.aws.bundle import python_packages, runtime_version
-from tests.servers.process import free_port, stop
-from tests.shared.db.watching import until
+from tests.servers.aws import moto
 
 _HOP = {"connection", "content-length", "expect", "host", "transfer-encoding", "accept-encoding"}
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_REGION": "us-east-1"}
@@ -151,36 +149,17 @@ _DELETED = b"""<DeleteChangeSetResponse xmlns="http://cloudformation.amazonaws.c
 def running(log_file: Path) -> Iterator[Cloud]:
     """Start it; it ends with the block. Raises tools.Missing."""
     python, packages = tools.python(runtime_version()), python_packages("aws-tools", "requirements-tools.txt")
-    port = free_port()
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(
-            [str(python), "-S", "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)],
-            env={"PYTHONPATH": str(packages), "PATH": os.environ["PATH"], **CREDENTIALS},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            preexec_fn=die_with_parent,
-        )
-    cloud = Cloud(python, packages, f"http://127.0.0.1:{port}")
-    handler = type("Door", (_Door,), {"cloud": cloud})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as door:
+    with ExitStack() as stack:
+        cloud = Cloud(python, packages, stack.enter_context(moto(log_file, CREDENTIALS)))
+        handler = type("Door", (_Door,), {"cloud": cloud})
+        door = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), handler))
         door.daemon_threads = True
         door.block_on_close = False
         cloud.address = f"http://127.0.0.1:{door.server_port}"
         thread = threading.Thread(target=door.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
         try:
-            until(lambda: _answers(cloud.backend), timeout=60)
             yield cloud
         finally:
             door.shutdown()
             thread.join()
-            stop(process)
-
-
-def _answers(address: str) -> bool:
-    try:
-        urllib.request.urlopen(f"{address}/moto-api/data.json", timeout=5).close()
-    except OSError:
-        return False
-    return True

@@ -20,7 +20,6 @@ from shared.db import credentials
 from shared.db.aws import SecretsManager
 from shared.db.url import DatabaseURL
 from shared.errors import ConfigurationError, InvalidPassword
-from tests.deploy.tools import Missing
 from tests.servers import aws as cloud
 from tests.servers.aws import Aws
 from tests.servers.postgres import APP_PASSWORD, Postgres
@@ -32,25 +31,6 @@ from tests.shared.db.watching import name_of, until
 ROOT = Path(__file__).resolve().parents[3]
 SOURCE = "The secret that DATABASE_URL_SECRET_ARN names"
 BASE = DatabaseURL.parse("postgresql://db.example.com:6000/app?sslmode=require&application_name=x")
-
-
-@pytest.fixture(scope="module")
-def aws(run_directory: Path) -> Iterator[Aws]:
-    """Return an account of AWS."""
-    try:
-        with cloud.running(run_directory / "moto-credentials.log") as account:
-            yield account
-    except Missing as missing:
-        pytest.skip(str(missing))
-
-
-@pytest.fixture
-def in_aws(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Aws:
-    """Lead this process's boto3 to the account."""
-    aws_sdk.module("boto3")
-    for name, value in aws.environment.items():
-        monkeypatch.setenv(name, value)
-    return aws
 
 
 class Role:

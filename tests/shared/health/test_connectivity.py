@@ -12,7 +12,6 @@ import pytest
 
 from shared import db
 from shared.health.connectivity import database_state
-from shared.settings import reset_settings
 from tests.servers.postgres import Postgres
 from tests.servers.process import free_port
 from tests.servers.proxy import WireProxy
@@ -22,28 +21,6 @@ SLOWNESS = 1.0  # seconds that a busy machine may add to it
 WAIT = 30.0  # seconds until a thread that should have come counts as lost
 
 Use = Callable[..., None]
-
-
-@pytest.fixture(params=["psycopg", "pg8000"])
-def driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run the test with each driver."""
-    monkeypatch.setenv("DATABASE_DRIVER", request.param)
-    driver: str = request.param
-    return driver
-
-
-@pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch) -> Use:
-    """Set environment variables, and let settings and pool begin anew: use(DATABASE_URL=...)."""
-
-    def use(**variables: str) -> None:
-        db.close_db(grace=0)
-        monkeypatch.setenv("APP_ENV", "test")
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        reset_settings()
-
-    return use
 
 
 @contextlib.contextmanager

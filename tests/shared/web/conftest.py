@@ -7,8 +7,6 @@ from contextlib import ExitStack
 import pytest
 from starlette.testclient import TestClient
 
-from shared import db
-from shared.settings import reset_settings
 from shared.web.application import EndpointFile, application
 from shared.web.endpoint import Endpoint
 
@@ -34,17 +32,3 @@ def serve() -> Iterator[Serve]:
             return stack.enter_context(TestClient(application(endpoints)))
 
         yield serve
-
-
-@pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch) -> Use:
-    """Set environment variables, and let settings and pool begin anew: use(DATABASE_URL=...)."""
-
-    def use(**variables: str) -> None:
-        db.close_db(grace=0)
-        monkeypatch.setenv("APP_ENV", "test")
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        reset_settings()
-
-    return use

@@ -93,14 +93,6 @@ def test_every_error_has_its_answer(
 # -- what a real database says ----------------------------------------------------------------------
 
 
-@pytest.fixture(params=["psycopg", "pg8000"])
-def driver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run the test with each driver."""
-    monkeypatch.setenv("DATABASE_DRIVER", request.param)
-    driver: str = request.param
-    return driver
-
-
 def test_a_wrong_password(serve: Serve, use: Use, driver: str, database: str) -> None:
     url = DatabaseURL.parse(database)
     use(DATABASE_URL=f"postgresql://{APP}:canary@127.0.0.1:{url.port}/{url.database}")
