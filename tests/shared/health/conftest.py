@@ -44,9 +44,9 @@ def report_on(monkeypatch: pytest.MonkeyPatch) -> Reporting:
     return report_on
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def lonely_postgres(run_directory: Path) -> Iterator[Postgres]:
-    """Return a server with SETTINGS, which the tests of this folder share: each leaves it as it was."""
+    """Return a server with SETTINGS, which tests share: each leaves it as it was."""
     with servers.running(binaries.MAJORS[-1], run_directory / "health", SETTINGS) as postgres:
         yield postgres
 
