@@ -15,7 +15,7 @@ from typing import Any, LiteralString, TypeVar
 from shared.db.connector import Connector
 from shared.db.database import Database, close_all, drain_all
 from shared.db.drivers import Connection, Params, Row
-from shared.db.failures import was_never_sent
+from shared.db.failures import was_never_run
 from shared.db.pool import Pool
 from shared.db.retry import retry, run_transaction
 from shared.db.transaction import Isolation, Transaction
@@ -110,12 +110,12 @@ def execute(sql: LiteralString, params: Params = None) -> int:
 
 
 def _run(run: Callable[[Connection], _T]) -> _T:
-    """Run one statement; a second time only where a pooler had no server to send it to."""
+    """Run one statement; a second time only where nothing has run it."""
     with get_pool().lease() as connection:
         try:
             return run(connection)
         except DatabaseUnavailable as error:
-            if not was_never_sent(error):
+            if not was_never_run(error):
                 raise
     with get_pool().lease() as connection:
         return run(connection)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from shared import deadline, errors
 from shared.db.drivers import Connection
+from shared.db.failures import was_never_run
 from shared.db.lease import Lease
 
 T = TypeVar("T")
@@ -125,7 +126,7 @@ class Loan:
         try:
             connection.end("COMMIT")
         except errors.Error as error:
-            if connection.closed:
+            if connection.closed and not was_never_run(error):
                 unknown = _unknown(error)
                 raise self._module.OperationalError(unknown.message) from unknown
             cause = error.__cause__

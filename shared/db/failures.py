@@ -22,6 +22,9 @@ _BY_SQLSTATE: Mapping[str, type[errors.DatabaseError]] = {
 # The server ends the connection, or never gave one (PostgreSQL manual, appendix A): class 08, and these.
 _CONNECTION_LOST = ("25P03", "25P04", "53300", "57P01", "57P02", "57P03", "57P04", "57P05")
 
+# The idle timeouts: the server heeds them before it runs what it has read (tcop/postgres.c, PostgresMain).
+_ENDED_WHILE_IDLE = ("25P03", "57P05")
+
 
 def error_from(sqlstate: str | None, message: str, constraint: str | None = None) -> errors.Error:
     """Give the error of ours for what a server or driver said; without a SQLSTATE the connection failed."""
@@ -43,8 +46,13 @@ def needs_another_server(error: BaseException | None) -> bool:
     return isinstance(error, errors.Error) and error.sqlstate == "25006"
 
 
-def was_never_sent(error: errors.DatabaseUnavailable) -> bool:
-    """Tell whether a pooler refused a statement because it had no server to send it to (PgBouncer)."""
+def was_never_run(error: errors.Error) -> bool:
+    """Tell whether the statement that this answers was not run, so that it may be sent again, a COMMIT too.
+
+    The server had ended the session while that was idle, or a pooler had no server to send it to (PgBouncer).
+    """
+    if error.sqlstate in _ENDED_WHILE_IDLE:
+        return True
     return error.sqlstate == "08P01" and "server login has been failing" in error.message
 
 

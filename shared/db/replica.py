@@ -15,10 +15,10 @@ from typing import Any, LiteralString, TypeVar
 from shared import db
 from shared.db.database import Database
 from shared.db.drivers import Connection, Params, Row
-from shared.db.failures import was_never_sent
+from shared.db.failures import was_never_run
 from shared.db.retry import action_for, pause
 from shared.db.transaction import Transaction
-from shared.errors import DatabaseUnavailable, Error
+from shared.errors import Error
 from shared.settings import get_settings
 
 __all__ = ["fetch_all", "fetch_one", "fetch_value", "stream"]
@@ -80,8 +80,8 @@ def _read(run: Callable[[Connection], _T]) -> _T:
 
 
 def _may_run_again(error: Error, connection: Connection) -> bool:
-    """Tell whether a statement was never sent, or ended on a server that had said that it takes no writes."""
-    if isinstance(error, DatabaseUnavailable) and was_never_sent(error):
+    """Tell whether a statement was never run, or ended on a server that had said that it takes no writes."""
+    if was_never_run(error):
         return True
     if error.sqlstate == "25006" or action_for(error) not in ("again", "reconnect"):
         return False

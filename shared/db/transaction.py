@@ -8,7 +8,7 @@ from typing import Any, Literal, LiteralString
 
 from shared import deadline
 from shared.db.drivers import Connection, Params, Row
-from shared.db.failures import needs_another_server
+from shared.db.failures import needs_another_server, was_never_run
 from shared.db.lease import Lease
 from shared.errors import DatabaseError, DatabaseUnavailable, DeadlineExceeded, Error, TransactionResolutionUnknown
 
@@ -71,6 +71,8 @@ class Transaction:
         try:
             connection.end("COMMIT")
         except DatabaseUnavailable as lost:
+            if was_never_run(lost):
+                raise
             raise self._unknown(lost) from lost
         except DeadlineExceeded as late:
             # A connection that is still open has the server's word that the COMMIT was cancelled.

@@ -9,7 +9,6 @@ import weakref
 from typing import Literal
 
 from shared import db, deadline
-from shared.db.drivers import Connection
 from shared.db.entry import is_over
 from shared.db.pool import Pool
 from shared.db.schema_head import REVISION
@@ -65,11 +64,10 @@ def _ask() -> None:
     pool = db.get_pool()
     counts = pool.statistics()
     if counts["in_use"] < counts["max_size"]:
-        with pool.lease() as connection:
-            connection.execute("SELECT 1")
-            if pool not in _told:
-                _tell_schema(connection)
-                _told.add(pool)
+        db.fetch_value("SELECT 1")
+        if pool not in _told:
+            _tell_schema()
+            _told.add(pool)
     else:
         # Busy is not down: a connection beside the pool tells which it is, without a place in the queue.
         with (
@@ -80,10 +78,10 @@ def _ask() -> None:
     _answered = weakref.ref(pool), time.time()
 
 
-def _tell_schema(connection: Connection) -> None:
+def _tell_schema() -> None:
     """Log where the migrations did not run: once for each pool, as the log's reader knows it then."""
     try:
-        version = connection.fetch("SELECT max(version_num)::text AS version FROM alembic_version")[0]["version"]
+        version = db.fetch_value("SELECT max(version_num)::text FROM alembic_version")
     except DatabaseError:  # there is no such table, or it may not be read
         version = None
     if compare(version) == "behind":

@@ -13,7 +13,7 @@ import psycopg
 
 from tests.faults.activities import Told
 from tests.faults.fault import fault
-from tests.faults.words import ANSWERED, lost
+from tests.faults.words import ANSWERED
 from tests.faults.world import WARM, World
 from tests.shared.db.watching import name_of, sessions, until
 
@@ -108,8 +108,7 @@ def lock(world: World) -> Told:
 @fault(
     "idle_in_transaction_session_timeout",
     {
-        "write": "answered, at another attempt",
-        "COMMIT": "500 transaction_resolution_unknown",
+        **dict.fromkeys(("write", "COMMIT"), "answered, at another attempt"),
         **dict.fromkeys(COMMANDS, "answered"),
     },
     never=never(SINGLE, "read", "sign-in", "health"),
@@ -136,7 +135,7 @@ def idle(world: World) -> Told:
 
 @fault(
     "idle_session_timeout with a statement on the way",
-    {name: word for name, word in lost("idle_session_timeout").items() if name not in ("COMMIT", *COMMANDS)},
+    {**dict.fromkeys(("read", "sign-in", "health"), "answered"), "write": "answered, at another attempt"},
     never={"COMMIT": "its session is in a transaction", **never("it lifts the limit", *COMMANDS)},
     is_cold=True,
 )

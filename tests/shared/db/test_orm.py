@@ -4,6 +4,7 @@ import datetime
 import decimal
 import re
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -317,6 +318,24 @@ def test_a_connection_lost_in_commit_says_that_the_end_is_unknown(proxied: Engin
     assert caught.value.orig is not None
     assert isinstance(caught.value.orig.__cause__, TransactionResolutionUnknown)
     assert db.fetch_value("SELECT count(*) FROM author") == 1
+
+
+def test_a_session_that_ended_while_idle_ran_no_commit(
+    proxied: Engine, wire_proxy: WireProxy, postgres: Postgres, database: str
+) -> None:
+    held = wire_proxy.on("client", b"COMMIT", do="pause")
+    with proxied.connect() as connection, ThreadPoolExecutor() as executor:
+        connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 200"))
+        connection.execute(insert(Author).values(name="A"))
+        done = executor.submit(connection.commit)
+        held.wait()
+        until(lambda: not sessions(postgres, database))
+        wire_proxy.resume()
+        with pytest.raises(sa.DBAPIError, match="due to idle-in-transaction timeout") as caught:
+            done.result()
+    assert "unknown" not in str(caught.value)
+    assert caught.value.connection_invalidated
+    assert db.fetch_value("SELECT count(*) FROM author") == 0
 
 
 def test_a_connection_lost_before_commit_is_not_committed(engine: Engine, postgres: Postgres, database: str) -> None:

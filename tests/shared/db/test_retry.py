@@ -2,6 +2,7 @@
 
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -19,9 +20,10 @@ from shared.errors import (
     TransactionResolutionUnknown,
     UniqueViolation,
 )
+from tests.servers.postgres import Postgres
 from tests.servers.proxy import WireProxy
 from tests.shared.db.conftest import Use
-from tests.shared.db.watching import until
+from tests.shared.db.watching import sessions, until
 
 ADD = "INSERT INTO ledger VALUES (%(n)s)"
 
@@ -102,6 +104,43 @@ def test_a_connection_known_to_be_dead_before_commit_is_not_ambiguous(proxy: Wir
     with pytest.raises(DatabaseUnavailable):
         unit()
     assert ledger() == []
+
+
+def test_a_session_that_ended_while_idle_ran_no_commit(
+    proxy: WireProxy, use: Use, postgres: Postgres, database: str
+) -> None:
+    """A process that is frozen in a transaction sends a COMMIT that nobody reads; the server says why."""
+    use(f"{proxy.url(database)}?options=-c%20idle_in_transaction_session_timeout%3D200")
+    held = proxy.on("client", b"COMMIT", do="pause")
+    runs = 0
+
+    @db.retry()
+    def unit(tx: db.Transaction) -> None:
+        nonlocal runs
+        runs += 1
+        tx.execute(ADD, {"n": runs})
+
+    with ThreadPoolExecutor() as executor:
+        done = executor.submit(unit)
+        held.wait()
+        until(lambda: not sessions(postgres, database))
+        proxy.resume()
+        done.result()
+    assert (runs, ledger()) == (2, [2])
+
+
+def test_a_statement_that_reaches_a_session_ended_while_idle_is_sent_again(
+    proxy: WireProxy, use: Use, postgres: Postgres, database: str
+) -> None:
+    use(f"{proxy.url(database)}?options=-c%20idle_session_timeout%3D200")
+    held = proxy.on("client", b"INSERT INTO ledger", do="pause")
+    with ThreadPoolExecutor() as executor:
+        done = executor.submit(db.execute, ADD, {"n": 1})
+        held.wait()
+        until(lambda: not sessions(postgres, database))
+        proxy.resume()
+        assert done.result() == 1
+    assert ledger() == [1]
 
 
 def _await_readable(tx: db.Transaction) -> None:
