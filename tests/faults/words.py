@@ -16,7 +16,7 @@ def no_connection(diagnosis: str) -> dict[str, str]:
 def lost(diagnosis: str) -> dict[str, str]:
     """Give the words where a connection is lost with a statement on its way, and another can be made.
 
-    A transaction runs again; a single statement that the server may have received is never sent twice.
+    A transaction runs again; a single statement that the server may have run is never sent twice.
     """
     return {
         **dict.fromkeys(REQUESTS, f"503 {diagnosis}"),
