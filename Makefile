@@ -32,7 +32,7 @@ dev: ready ## Run PostgreSQL, the migrations and the app at http://localhost:300
 
 test: ready ## Run every test against real PostgreSQL and PgBouncer
 	@$(bin)/python -m tests.servers.install
-	@$(bin)/python -m pytest --numprocesses 3 $(ARGS)
+	@$(bin)/python -m pytest --numprocesses 4 $(ARGS)
 
 test-deploy: ready ## Build with the platforms' own tools, and run what they built
 	@$(bin)/python -m tests.servers.install
